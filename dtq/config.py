@@ -1,0 +1,73 @@
+"""Settings: read from the environment and `.env`, checked once, at the edge."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from dtq.errors import ConfigError
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """All that can be set. A field `lease` is read from `DTQ_LEASE`, where no other name is given."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="DTQ_", env_file=".env", env_ignore_empty=True, extra="ignore", populate_by_name=True
+    )
+
+    redis_url: str | None = Field(None, alias="REDIS_URL", pattern=r"^(rediss?|unix)://")
+    redis_host: str | None = Field(None, alias="REDIS_HOST")
+    redis_port: int = Field(6379, alias="REDIS_PORT", ge=1, le=65535)
+    key_prefix: str = Field("", pattern=r"^[\w.:{}-]*$", description="goes before every Redis key")
+    home: Path = Field(Path(".dtq"), description="folder of the embedded Redis server's data and address")
+
+    host: str = Field("127.0.0.1", description="address the gateway listens on")
+    port: int = Field(5000, alias="PORT", ge=0, le=65535)
+
+    heartbeat: Seconds = Field(5.0, description="seconds between a worker's signs of life")
+    lease: Seconds = Field(15.0, description="seconds until a silent worker's tasks are given to others")
+    drain_timeout: Seconds = Field(30.0, description="seconds that a stopping worker gives its task")
+    task_timeout: Seconds = Field(300.0, description="seconds that a task may run")
+    prefetch_seconds: float = Field(0.05, ge=0, description="seconds of work that a worker claims at once")
+    prefetch_max: int = Field(64, ge=1, le=1000, description="tasks that a worker claims at once")
+    work_time: float = Field(0.0, ge=0, description="seconds of simulated work in `process`, `calculate`")
+
+    max_retries: int = Field(3, ge=0, le=100, description="failures after which a task is dead")
+    backoff_base: Seconds = Field(2.0, description="seconds before the first retry; doubles each time")
+    backoff_cap: Seconds = Field(300.0, description="longest wait before a retry, seconds")
+    backoff_jitter: float = Field(0.1, ge=0, le=1, description="share of a wait that is left to chance")
+    max_crashes: int = Field(3, ge=1, description="lost workers after which a task is dead")
+    high_burst: int = Field(10, ge=0, description="high tasks in a row before a normal one; 0: no limit")
+    result_ttl: int = Field(3600, ge=1, description="seconds that a finished task is kept")
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+
+    @property
+    def url(self) -> str | None:
+        """The Redis server that was asked for, or None where the embedded one is to be used."""
+        if self.redis_url or not self.redis_host:
+            return self.redis_url
+        return f"redis://{self.redis_host}:{self.redis_port}/0"
+
+
+def load() -> Settings:
+    """Settings from the environment and `.env`.
+
+    Raises:
+        ConfigError: names the variable, its value and what would be right.
+    """
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = str(first["loc"][0])
+        variable = field if field.isupper() else f"DTQ_{field.upper()}"
+        raise ConfigError(f"{variable}={first['input']!r} cannot be used: {first['msg']}.") from None
+    if settings.lease < 2 * settings.heartbeat:
+        raise ConfigError(
+            f"DTQ_LEASE={settings.lease:g} is too short: it must be at least twice "
+            f"DTQ_HEARTBEAT={settings.heartbeat:g}, so that one lost beat does not cost a worker its task."
+        )
+    return settings

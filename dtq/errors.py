@@ -1,0 +1,31 @@
+"""What can go wrong, each as one class whose text is one sentence for the person who reads it."""
+
+
+class DtqError(Exception):
+    """Base of every error that dtq raises on purpose; `str(error)` is a sentence that a user can act on."""
+
+
+class ConfigError(DtqError):
+    """A setting has a value that cannot be used."""
+
+
+class NoServerError(DtqError):
+    """No Redis server was found, or it could not be started."""
+
+
+class Refused(DtqError):
+    """A submission that cannot be stored.
+
+    Args:
+        reason: `unknown` or `cancelled` parent, or `conflict`: the id exists with other content.
+        task_id: the id that is in the way.
+    """
+
+    def __init__(self, reason: str, task_id: str) -> None:
+        self.reason, self.task_id = reason, task_id
+        sentences = {
+            "unknown": f"depends_on names {task_id}, which does not exist (any more).",
+            "cancelled": f"depends_on names {task_id}, which was cancelled and will never be completed.",
+            "conflict": f"task {task_id} was submitted before with other content.",
+        }
+        super().__init__(sentences[reason])

@@ -1,0 +1,40 @@
+"""Every Redis key of the queue: its name, its type and its meaning, in one place.
+
+No other module spells a key, and the Lua scripts get the same names from `Keys.lua_table`. A task's id is in
+exactly one of the places marked with a star, and the task's status says in which.
+"""
+
+
+class Keys:
+    """The names of one queue's keys.
+
+    Args:
+        prefix: goes before every key, so that several queues can live on one Redis. In braces, as in
+            `{team-a}:`, it also keeps all keys of a queue in one slot of a Redis Cluster.
+    """
+
+    def __init__(self, prefix: str = "") -> None:
+        self.pending = prefix + "tasks:pending"  # * list: ids, LPUSH to submit, claimed from the right
+        self.pending_high = prefix + "tasks:pending:high"  # * list: the same for priority high
+        self.processing = prefix + "tasks:processing"  # * zset: id -> when its lease ends
+        self.delayed = prefix + "tasks:delayed"  # * zset: id -> when it is due (retrying or scheduled)
+        self.waiting = prefix + "tasks:waiting"  # * zset: id -> when submitted; waits for its parents
+        self.finished = prefix + "tasks:finished"  # * zset: id -> when it ended (completed or cancelled)
+        self.dead_letter = prefix + "tasks:dead_letter"  # * list: failed ids, waiting for a human
+        self.completed = prefix + "tasks:completed"  # string: how many tasks were completed
+        self.high_streak = prefix + "tasks:high_streak"  # string: high claims while a normal task waited
+        self.wake = prefix + "tasks:wake"  # zset, at most one member: wakes one idle worker
+        self.new = prefix + "tasks:new"  # Pub/Sub channel: each submitted id, for whoever watches
+        self.maintained = prefix + "tasks:maintained"  # string, short-lived: maintenance was just done
+        self.workers = prefix + "workers:active"  # set: worker ids
+        self.task_times = prefix + "metrics:task_times"  # zset: id -> seconds in the handler
+        self.counters = prefix + "metrics:counters"  # hash: submitted, retried, recovered, stale, ...
+        # The rest are followed by an id.
+        self.task = prefix + "task:"  # string: the task as one JSON object
+        self.dependencies = prefix + "dependencies:"  # set: parents that are not completed yet
+        self.dependents = prefix + "dependents:"  # set: children that are not finished yet
+        self.worker = prefix + "worker:"  # string that expires after three missed beats: JSON
+
+    def lua_table(self) -> str:
+        """The same names as one line of Lua: `local K = {pending='tasks:pending', …}`."""
+        return "local K = {" + ", ".join(f"{name}='{key}'" for name, key in vars(self).items()) + "}\n"

@@ -1,0 +1,19 @@
+-- Cancels a task that has not been started, and all that wait for it.
+-- ARGV[1]  -> id
+-- Returns  'cancelled', 'unknown', or the status of a task that cannot be cancelled any more.
+
+local h, tail = read(ARGV[1])
+if not h then return 'unknown' end
+local zsets = {scheduled = K.delayed, retrying = K.delayed, waiting = K.waiting}
+if h.status == 'pending' then
+  redis.call('LREM', queue_of(h), 1, h.id)
+elseif zsets[h.status] then
+  redis.call('ZREM', zsets[h.status], h.id)
+  redis.call('DEL', K.dependencies .. h.id)
+else
+  return h.status
+end
+finish(h, tail, 'cancelled')
+count('cancelled')
+cancel_dependents(h.id)
+return 'cancelled'

@@ -1,0 +1,31 @@
+-- Records that an attempt failed: another try after a wait that doubles each time, or the dead letter.
+-- ARGV[1..3] -> worker id, task id, attempt
+-- ARGV[4..5] -> outcome ('failed' or 'timeout'), error message
+-- ARGV[6]    -> retries allowed; 0 where another try is hopeless
+-- ARGV[7]    -> the wait is multiplied by this: 1 and some chance, so that a herd does not come back at once
+-- ARGV[8..9] -> seconds in the handler, seconds since it ended
+-- Returns {'retry', number, seconds to wait} | {'failed'} | {'repeated'}: was recorded before
+--         | {'stale'}: the task is no longer this attempt's
+
+local worker, id, attempt, outcome, message, allowed, chance, duration, age = unpack(ARGV)
+local h, tail = read(id)
+if not owned(h, worker, attempt) then
+  local last = h and h.history and h.history[#h.history]
+  if last and last.worker == worker and last.attempt == tonumber(attempt) then return {'repeated'} end
+  count('stale')
+  return {'stale'}
+end
+
+local ended = now() - age
+h.started_at = math.max(h.started_at, ended - duration)
+redis.call('ZREM', K.processing, id)
+remember(h, ended, outcome, message)
+if h.retry_count >= tonumber(allowed) then
+  bury(h, tail)
+  return {'failed'}
+end
+local wait = math.min(S.backoff_cap, S.backoff_base * 2 ^ h.retry_count) * chance
+h.retry_count = h.retry_count + 1
+postpone(h, tail, 'retrying', now() + wait)
+count('retried')
+return {'retry', h.retry_count, tostring(wait)}

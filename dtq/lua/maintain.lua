@@ -1,0 +1,59 @@
+-- What time brings about, done by whoever comes first: due tasks become free, tasks of lost workers go back to the
+-- front, silent workers are struck off, old results are deleted. Bounded; where a bound was met, the next caller
+-- goes on at once.
+-- ARGV[1]  -> milliseconds until it is due again
+-- ARGV[2]  -> how many tasks of each kind at most
+-- Returns  {} when somebody else has just done it, else {due, recovered, dead, lost workers, deleted}.
+
+if not redis.call('SET', K.maintained, 1, 'NX', 'PX', ARGV[1]) then return {} end
+local limit, clock = tonumber(ARGV[2]), now()
+local recovered, dead, strays, deleted = 0, 0, 0, 0
+
+local function first(zset, upto) return redis.call('ZRANGEBYSCORE', zset, '-inf', upto, 'LIMIT', 0, limit) end
+
+local due = first(K.delayed, clock)
+for _, id in ipairs(due) do
+  redis.call('ZREM', K.delayed, id)
+  local h, tail = read(id)
+  if h then enqueue(h, tail) end
+end
+
+local expired = first(K.processing, clock)
+for i = #expired, 1, -1 do -- the last goes to the front first, so that the oldest ends up before the others
+  redis.call('ZREM', K.processing, expired[i])
+  local h, tail = read(expired[i])
+  if h then
+    h.crashes = h.crashes + 1
+    remember(h, clock, 'worker lost', h.worker_id .. ' was silent for ' .. S.lease .. ' s')
+    if h.crashes >= S.max_crashes then
+      bury(h, tail)
+      dead = dead + 1
+    else
+      enqueue(h, tail, true)
+      recovered = recovered + 1
+    end
+  end
+end
+if recovered > 0 then count('recovered', recovered) end
+
+for _, worker in ipairs(redis.call('SMEMBERS', K.workers)) do
+  if redis.call('EXISTS', K.worker .. worker) == 0 then
+    redis.call('SREM', K.workers, worker)
+    strays = strays + 1
+  end
+end
+
+local old = first(K.finished, clock - S.result_ttl)
+for _, id in ipairs(old) do
+  if redis.call('SCARD', K.dependents .. id) > 0 then
+    redis.call('ZADD', K.finished, clock, id) -- a child still needs its result
+  else
+    redis.call('ZREM', K.finished, id)
+    redis.call('ZREM', K.task_times, id)
+    redis.call('DEL', K.task .. id)
+    deleted = deleted + 1
+  end
+end
+
+if math.max(#due, #expired, #old) == limit then redis.call('DEL', K.maintained) end
+return {#due, recovered, dead, strays, deleted}

@@ -1,0 +1,48 @@
+-- Stores new tasks and makes them ready: all of them, or none.
+-- ARGV[..] -> a document each: {"id":…,"type":…,"data":…}
+-- Returns  {'ok', id…}: the ids that were new. An id that exists already is left as it is (idempotency).
+--          {'unknown', parent} | {'cancelled', parent}: what a task depends on cannot be waited for.
+--          {'conflict', id}: the id exists, with another fingerprint.
+
+local fresh, known = {}, {}
+for i, document in ipairs(ARGV) do
+  local h, tail = split(document)
+  local old = read(h.id) or known[h.id]
+  if old and old.fingerprint ~= h.fingerprint then return {'conflict', h.id} end
+  if not old then
+    h.unmet = {}
+    for _, parent in ipairs(h.depends_on or {}) do
+      local p = known[parent] or read(parent)
+      if not p then return {'unknown', parent} end
+      if p.status == 'cancelled' then return {'cancelled', parent} end
+      if p.status ~= 'completed' then table.insert(h.unmet, parent) end
+    end
+    known[h.id] = h
+    fresh[#fresh + 1] = {h, tail}
+  end
+end
+
+local created, answer = now(), {'ok'}
+for _, pair in ipairs(fresh) do
+  local h, tail = pair[1], pair[2]
+  h.priority, h.created_at = h.priority or 'normal', created
+  h.attempts, h.retry_count, h.crashes = 0, 0, 0
+  for _, parent in ipairs(h.depends_on or {}) do
+    redis.call('SADD', K.dependents .. parent, h.id)
+    redis.call('PERSIST', K.task .. parent)
+  end
+  if #h.unmet > 0 then
+    redis.call('SADD', K.dependencies .. h.id, unpack(h.unmet))
+    redis.call('ZADD', K.waiting, created, h.id)
+    h.status, h.due = 'waiting', h.delay and created + h.delay
+    write(h, tail)
+  elseif h.delay then
+    postpone(h, tail, 'scheduled', created + h.delay)
+  else
+    enqueue(h, tail)
+  end
+  redis.call('PUBLISH', K.new, h.id)
+  answer[#answer + 1] = h.id
+end
+if #fresh > 0 then count('submitted', #fresh) end
+return answer

@@ -1,0 +1,106 @@
+"""What a task is, and what is true in Redis in each of its states."""
+
+import uuid
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Generic, Literal, TypeVar, cast
+
+import msgspec
+
+Priority = Literal["normal", "high"]
+J = TypeVar("J")  # how payloads are held: msgspec.Raw (bytes as they came) or Any (Python values)
+
+
+class Status(StrEnum):
+    """Where a task is. Its id is in the structure that the state names, and in no other."""
+
+    PENDING = "pending"  # tasks:pending or tasks:pending:high: free to be claimed
+    PROCESSING = "processing"  # tasks:processing: a worker holds it until its lease ends
+    RETRYING = "retrying"  # tasks:delayed: failed, and is tried again when due
+    SCHEDULED = "scheduled"  # tasks:delayed: submitted with a delay
+    WAITING = "waiting"  # tasks:waiting: some parent is not completed
+    COMPLETED = "completed"  # tasks:finished: its one result is stored
+    CANCELLED = "cancelled"  # tasks:finished: will never run
+    FAILED = "failed"  # tasks:dead_letter: a human decides
+
+
+class Attempt(msgspec.Struct, kw_only=True):
+    """One attempt that ended badly."""
+
+    attempt: int
+    worker: str
+    started_at: datetime
+    ended_at: datetime
+    outcome: Literal["failed", "timeout", "worker lost"]
+    error: str | None = None
+
+
+class Task(msgspec.Struct, Generic[J], kw_only=True):
+    """A task as Redis holds it and as HTTP shows it.
+
+    In Redis it is one JSON object whose last members are `data` and, once completed, `result`: the client's
+    and the handler's own bytes. Times are seconds since the epoch there, and ISO 8601 in UTC over HTTP.
+    """
+
+    id: str
+    type: str
+    priority: Priority = "normal"
+    status: Status = Status.PENDING
+    attempts: int = 0
+    retry_count: int = 0
+    crashes: int = 0
+    worker_id: str | None = None
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    due: datetime | None = None
+    duration: float | None = None
+    error: str | None = None
+    history: list[Attempt] = []
+    depends_on: list[str] = []
+    max_retries: int | None = None
+    timeout: float | None = None
+    traceparent: str | None = None
+    submitted_by: str | None = None
+    data: J
+    result: J = cast(Any, None)  # None until there is one; a union would not take raw bytes
+
+
+Stored = Task[msgspec.Raw]
+_stored = msgspec.json.Decoder(Stored, strict=False)
+_plain = msgspec.json.Decoder(Task[Any], strict=False)
+
+
+def parse(document: bytes) -> Stored:
+    """A task from its JSON, with `data` and `result` left as the bytes they are."""
+    return _stored.decode(document)
+
+
+def parse_plain(document: bytes) -> Task[Any]:
+    """A task from its JSON, with `data` and `result` as Python values."""
+    return _plain.decode(document)
+
+
+class NewTask(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What a client asks for. Encoded, it is the first form of the document; `submit.lua` adds status and time.
+
+    Args:
+        type: name of a handler.
+        depends_on: ids of tasks that must be completed before this one starts.
+        delay: seconds before it may start.
+        max_retries, timeout: override those of its type; timeout in seconds.
+        fingerprint: tells apart two different requests that were given the same id.
+        data: the payload as JSON, kept byte for byte. It stays the last member: the scripts split there.
+    """
+
+    id: str = msgspec.field(default_factory=lambda: str(uuid.uuid4()))
+    type: str
+    priority: Priority = "normal"
+    depends_on: list[str] = []
+    delay: float = 0.0
+    max_retries: int | None = None
+    timeout: float | None = None
+    fingerprint: str | None = None
+    traceparent: str | None = None
+    submitted_by: str | None = None
+    data: msgspec.Raw

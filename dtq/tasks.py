@@ -1,0 +1,177 @@
+"""Task types: the registry behind `@task`, and the built-in types."""
+
+import importlib
+import importlib.util
+import math
+import os
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dtq.errors import ConfigError, DtqError
+
+
+class PermanentError(DtqError):
+    """Raised by a handler when another try is hopeless: the task goes to the dead letter at once."""
+
+
+@dataclass
+class Context:
+    """What a handler may know beside its data.
+
+    Args:
+        task_id: id of the task.
+        attempt: which attempt this is, from 1. It only grows, so an outside system can refuse a write that
+            carries an older number than one it has seen: a fencing token (Kleppmann, 2016).
+        work_time: seconds of simulated work that the built-in types should take.
+        parents: id -> result of each task that this one depends on.
+    """
+
+    task_id: str
+    attempt: int
+    work_time: float = 0.0
+    parents: Mapping[str, Any] = field(default_factory=dict)
+
+
+Handler = Callable[[Any, Context], Any]
+
+
+@dataclass(frozen=True)
+class TaskType:
+    """A name, the function behind it, and what differs from the settings: timeout in seconds, retries."""
+
+    name: str
+    handler: Handler
+    timeout: float | None = None
+    max_retries: int | None = None
+
+
+registry: dict[str, TaskType] = {}
+
+
+def task(
+    name: str, *, timeout: float | None = None, max_retries: int | None = None
+) -> Callable[[Handler], Handler]:
+    """Makes a function the handler of a task type. It is called with `data` and a `Context`; what it returns
+    must be JSON of at most 1 MiB and becomes the task's result.
+
+    Args:
+        name: the type as clients submit it. A second definition replaces the first.
+        timeout: seconds that it may run, instead of `DTQ_TASK_TIMEOUT`.
+        max_retries: retries after a failure, instead of `DTQ_MAX_RETRIES`.
+    """
+
+    def register(handler: Handler) -> Handler:
+        registry[name] = TaskType(name, handler, timeout, max_retries)
+        return handler
+
+    return register
+
+
+def load(module: str) -> None:
+    """Imports a module of task types, so that its `@task` functions register themselves.
+
+    Args:
+        module: a dotted name (looked for in the current folder too), or the path of a `.py` file.
+
+    Raises:
+        ConfigError: there is no such module.
+    """
+    if module.endswith(".py"):
+        path = Path(module).resolve()
+        if not path.is_file():
+            raise ConfigError(f"--tasks {module}: there is no such file.")
+        sys.path.insert(0, str(path.parent))
+        module = path.stem
+    else:
+        sys.path.insert(0, os.getcwd())
+    if importlib.util.find_spec(module) is None:
+        raise ConfigError(f"--tasks {module}: no module of this name can be imported from {os.getcwd()}.")
+    importlib.import_module(module)
+
+
+# -------------------------------------------------------------------- built in
+
+
+def _number(data: Any, name: str, default: float) -> float:
+    """`data` itself, or its member `name`: a finite number of at least 0."""
+    value = data.get(name, default) if isinstance(data, dict) else default if data is None else data
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise PermanentError(f"{name} must be a number of at least 0, not {value!r}.")
+    return value
+
+
+@task("process")
+def process(data: Any, context: Context) -> Any:
+    """Says what it was given, after the simulated work."""
+    time.sleep(context.work_time)
+    return {"processed": data}
+
+
+OPERATIONS: dict[str, Callable[[list[float]], float]] = {
+    "sum": sum, "product": math.prod, "mean": statistics.fmean, "min": min, "max": max,
+}  # fmt: skip
+
+
+@task("calculate")
+def calculate(data: Any, context: Context) -> float:
+    """`{"operation": "sum", "numbers": [1, 2, 3]}`; a plain list of numbers is added up."""
+    time.sleep(context.work_time)
+    request: Any = {"numbers": data} if isinstance(data, list) else data
+    try:
+        return OPERATIONS[request.get("operation", "sum")](request["numbers"])
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise PermanentError(
+            f'calculate wants {{"operation": one of {", ".join(OPERATIONS)}, "numbers": [1, 2]}}, not {data!r:.200}.'
+        ) from None
+
+
+@task("sleep")
+def sleep(data: Any, context: Context) -> float:
+    """Waits for `data` seconds, or `{"seconds": 0.2}`: work that needs no CPU, such as a slow service."""
+    seconds = _number(data, "seconds", 1.0)
+    time.sleep(seconds)
+    return seconds
+
+
+@task("cpu")
+def cpu(data: Any, context: Context) -> int:
+    """Keeps a core busy for `data` seconds, or `{"seconds": 0.2}`; returns the rounds it made."""
+    end, rounds = time.perf_counter() + _number(data, "seconds", 0.1), 0
+    while time.perf_counter() < end:
+        rounds += 1
+    return rounds
+
+
+@task("flaky")
+def flaky(data: Any, context: Context) -> str:
+    """Fails in its first `{"failures": 2}` attempts, then works."""
+    if context.attempt <= _number(data, "failures", 1):
+        raise RuntimeError(f"attempt {context.attempt} failed, as asked")
+    return f"worked at attempt {context.attempt}"
+
+
+@task("fail")
+def fail(data: Any, context: Context) -> None:
+    """Fails each time; with `{"permanent": true}` for good."""
+    if isinstance(data, dict) and data.get("permanent"):
+        raise PermanentError("failed for good, as asked")
+    raise RuntimeError("failed, as asked")
+
+
+@task("crash")
+def crash(data: Any, context: Context) -> str:
+    """Kills its worker as `kill -9` would, each time, or in its first `{"times": 1}` attempts."""
+    if context.attempt <= _number(data, "times", 1e9):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return f"survived attempt {context.attempt}"
+
+
+@task("noop")
+def noop(data: Any, context: Context) -> None:
+    """Does nothing: what a queue itself costs."""
