@@ -1,6 +1,6 @@
 """The queue: the only module that touches its keys. One method per transition, each one Lua script, atomic.
 
-The promise: at-least-once execution, at most one stored result, and nothing that `submit` acknowledged is lost.
+The promise: at-least-once execution, at most one stored result, nothing that `submit` acknowledged is lost.
 Leases and the dead letter follow Amazon SQS; the wake-up marker follows BullMQ.
 """
 
@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from importlib.resources import files
+from itertools import chain
 from operator import attrgetter
 from typing import Any, NamedTuple, cast
 
@@ -57,8 +58,8 @@ class Broker:
         self.settings = settings or Settings()
         self.keys = Keys(self.settings.key_prefix)
         self.redis: Any = redis.Redis.from_url(url)  # Any: redis-py types each reply as bytes or str
-        # redis-py sends a command again when its reply was lost. A claim must not be: its tasks would wait for the
-        # end of their leases twice, so it and the blocking wait go through a client that never repeats.
+        # redis-py sends a command again when its reply was lost. A claim sent twice would leave the tasks of
+        # the first to the end of their leases: it and the blocking wait use a client that never repeats.
         self.once: Any = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0))
 
     def close(self) -> None:
@@ -125,12 +126,12 @@ class Broker:
         return {task_id.decode() for task_id in lost}
 
     def maintain(self) -> Maintained:
-        """Does what time brings about, unless somebody has just done it: due tasks, lost workers, clean-up."""
+        """Does what time brings about, unless that was just done: due tasks, lost workers, clean-up."""
         answer = self._run("maintain", int(1000 * MAINTENANCE_INTERVAL), MAINTENANCE_LIMIT)
         return Maintained(*answer)
 
     def cancel(self, task_id: str) -> str:
-        """Cancels a task that has not been started. Returns `cancelled`, `unknown`, or the status in the way."""
+        """Cancels a task that was not started. Returns `cancelled`, `unknown`, or the status in the way."""
         return cast(bytes, self._run("cancel", task_id)).decode()
 
     def requeue(self, task_ids: Sequence[str] | None = None) -> list[str]:
@@ -165,7 +166,7 @@ class Broker:
         return sorted(found, key=attrgetter("created_at"), reverse=True)[:limit]
 
     def counts(self) -> dict[str, int]:
-        """How many tasks are where: pending (both priorities), processing, delayed, waiting, dead_letter, completed."""
+        """How many tasks are in each place; `pending` is both priorities, `completed` all there ever were."""
         k = self.keys
         with self.redis.pipeline(transaction=True) as pipe:
             pipe.llen(k.pending).llen(k.pending_high).zcard(k.processing).zcard(k.delayed).zcard(k.waiting)
@@ -210,7 +211,7 @@ class Broker:
             Status.CANCELLED: [k.finished],
             Status.FAILED: [k.dead_letter],
         }
-        return places[status] if status else dict.fromkeys(sum(places.values(), []))
+        return places[status] if status else dict.fromkeys(chain.from_iterable(places.values()))
 
     def _newest(self, place: str, status: Status | None, type: str | None, limit: int) -> list[Stored]:
         lists = (self.keys.pending, self.keys.pending_high, self.keys.dead_letter)
@@ -281,7 +282,7 @@ class _Script:
 
 
 def _flags(transition: str) -> str:
-    """A server whose memory is full refuses new tasks, but lets the old ones be finished (Redis 7 and newer)."""
+    """A server whose memory is full refuses new tasks, but lets old ones be finished (Redis 7 and newer)."""
     return "#!lua\n" if transition == "submit" else "#!lua flags=allow-oom\n"
 
 

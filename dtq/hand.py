@@ -28,7 +28,7 @@ class Hand:
         self.taken_at = 0.0  # when the batch was claimed, time.monotonic
 
     def take(self, tasks: list[Stored], asked_at: float) -> None:
-        """Tasks that were just claimed. `asked_at`: when the claim was sent, which is before the lease began."""
+        """Tasks that were just claimed. `asked_at`: when the claim was sent, so before the lease began."""
         with self._lock:
             self._unstarted.extend(tasks)
             self.taken_at = asked_at

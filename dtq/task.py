@@ -82,7 +82,7 @@ def parse_plain(document: bytes) -> Task[Any]:
 
 
 class NewTask(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What a client asks for. Encoded, it is the first form of the document; `submit.lua` adds status and time.
+    """What a client asks for; as JSON, the first form of the document. `submit.lua` adds status and time.
 
     Args:
         type: name of a handler.

@@ -127,7 +127,8 @@ def calculate(data: Any, context: Context) -> float:
         return OPERATIONS[request.get("operation", "sum")](request["numbers"])
     except (AttributeError, KeyError, TypeError, ValueError):
         raise PermanentError(
-            f'calculate wants {{"operation": one of {", ".join(OPERATIONS)}, "numbers": [1, 2]}}, not {data!r:.200}.'
+            f'calculate wants {{"operation": "sum", "numbers": [1, 2]}}, not {data!r:.200}; '
+            f"operations are {', '.join(OPERATIONS)}."
         ) from None
 
 

@@ -1,7 +1,7 @@
 """A worker: claims tasks, runs them one at a time, reports. One process; more processes for more parallelism.
 
-The main thread runs the handlers, so that a time limit can interrupt them. A second thread shows signs of life,
-gives back what was claimed but cannot be started soon, and ends the process if a handler never returns.
+The main thread runs the handlers, so that a time limit can interrupt them. A second thread shows signs of
+life, gives back what was claimed but cannot be started soon, and ends the process if a handler never returns.
 """
 
 import faulthandler
@@ -37,7 +37,7 @@ STUCK = 70  # exit code of a worker that had to end itself
 
 
 class TimeLimit(BaseException):
-    """Raised inside a handler that has used up its time; a BaseException, so that `except Exception` lets it by."""
+    """Raised in a handler whose time is up; a BaseException, so that `except Exception` lets it by."""
 
 
 class Interrupted(BaseException):
@@ -71,7 +71,7 @@ class Worker:
     # ---------------------------------------------------------------- main thread
 
     def run(self) -> None:
-        """Works until SIGTERM or SIGINT: then finishes the task in hand, gives the rest back and says goodbye."""
+        """Works until SIGTERM or SIGINT; then ends the task in hand, gives the rest back and says goodbye."""
         second = threading.Thread(target=self._keep_alive, name="heartbeat", daemon=True)
         with self._signals():
             self._patiently(self._beat)
@@ -87,7 +87,7 @@ class Worker:
         self._leave()
 
     def perform(self, task: Stored) -> Report | None:
-        """Runs one task. Returns what to report; None where it was given back, because the worker has to go."""
+        """Runs one task. Returns what to report; None where it was given back because the worker must go."""
         self._tell_claim(task)
         began = time.monotonic()
         try:
@@ -279,7 +279,7 @@ class Worker:
             self._report()
 
     def _end_if_stuck(self) -> None:
-        """A handler that its time limit could not interrupt holds a worker for ever: the process has to go."""
+        """A handler that its time limit could not interrupt holds a worker for ever: the process must go."""
         before, self._overdue = self._overdue, time.monotonic() > self._deadline + LAST_WORDS
         if before and self._overdue:  # twice in a row: after a SIGSTOP the alarm may still be on its way
             self.log.error("a handler does not return after its time limit: this worker ends itself")
