@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dtq.redis_server import RedisServer
 
 from dtq.broker import Broker
 from dtq.config import Settings
-from dtq.redis_server import RedisServer
 
 _numbers = itertools.count()
 

@@ -1,0 +1,10 @@
+"""Makes the handlers of a worker sign the ledger of executions: `dtq worker --tasks dtq.lab.signed`.
+
+Only task types that are registered by then sign: of several `--tasks`, this one comes last.
+"""
+
+from dtq.config import load
+from dtq.lab.executions import sign_all
+from dtq.redis_server import locate
+
+sign_all(locate(load()))

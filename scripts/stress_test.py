@@ -1,0 +1,12 @@
+#!/usr/bin/env python
+"""Puts the queue under load and tells how it did: `dtq stress` by another name.
+
+python scripts/stress_test.py --tasks 500
+"""
+
+import sys
+
+from dtq.cli import main
+
+if __name__ == "__main__":
+    main(["stress", *sys.argv[1:]])

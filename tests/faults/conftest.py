@@ -1,0 +1,28 @@
+"""A cluster of real processes for each test; nothing of it is left afterwards."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from dtq.lab.cluster import LocalCluster
+
+
+@pytest.fixture
+def make_cluster() -> Iterator[Callable[..., LocalCluster]]:
+    """Starts clusters with short leases; keyword arguments as for LocalCluster."""
+    clusters: list[LocalCluster] = []
+
+    def make(**options: Any) -> LocalCluster:
+        clusters.append(LocalCluster(**{"heartbeat": 0.25, "lease": 1.0} | options))
+        return clusters[-1]
+
+    yield make
+    for cluster in clusters:
+        cluster.stop()
+
+
+@pytest.fixture
+def cluster(make_cluster: Callable[..., LocalCluster]) -> LocalCluster:
+    """Three workers."""
+    return make_cluster()
