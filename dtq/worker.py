@@ -168,7 +168,8 @@ class Worker:
             try:
                 result = action()
             except PASSING as error:
-                if self._draining.wait(outage.failed(error)):
+                time.sleep(outage.failed(error))
+                if self._draining.is_set():
                     return None
             else:
                 outage.over()

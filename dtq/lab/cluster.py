@@ -1,0 +1,254 @@
+"""A whole queue on this machine, to break: Redis, a gateway and workers, each a real process."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+
+import msgspec
+import redis
+
+from dtq.broker import Broker
+from dtq.client import Client
+from dtq.config import Settings
+from dtq.errors import DtqError
+from dtq.lab.supervisor import Supervisor
+from dtq.redis_server import RedisServer
+from dtq.task import Status
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+T = TypeVar("T")
+PATIENCE = 15.0  # seconds in which something must have happened that takes less than one
+
+
+class LocalCluster:
+    """Starts a Redis server, a gateway and workers, and ends them all, however the notebook ends.
+
+    A second cluster in the same kernel stops the first, so that its cell can be run again.
+
+    Args:
+        workers: how many; they are called worker-1, worker-2, …
+        heartbeat: seconds between signs of life.
+        lease: seconds until a silent worker's tasks go to others.
+        tasks: module or .py file with more task types for the workers.
+        env: settings for gateway and workers, such as `{"DTQ_HIGH_BURST": "0"}`.
+        directory: for logs and data; by default a temporary one that is deleted at the end.
+        port: of the gateway; 0 takes a free one.
+        appendfsync: when Redis writes to the disk: "everysec", or "always" to lose nothing in a power cut.
+    """
+
+    _current: ClassVar["LocalCluster | None"] = None
+
+    def __init__(
+        self,
+        workers: int = 3,
+        *,
+        heartbeat: float = 0.5,
+        lease: float = 1.5,
+        tasks: str | None = None,
+        env: Mapping[str, str] | None = None,
+        directory: Path | None = None,
+        port: int = 0,
+        appendfsync: str = "everysec",
+    ) -> None:
+        if LocalCluster._current:
+            LocalCluster._current.stop()
+        self.workers: list[str] = []
+        self._tasks = tasks
+        self._started = {"worker": 0, "naive": 0}
+        self._environment = {"DTQ_HEARTBEAT": f"{heartbeat}", "DTQ_LEASE": f"{lease}", **(env or {})}
+        self.settings = _settings(self._environment)
+        self._supervisor = Supervisor(directory)
+        LocalCluster._current = self
+        try:
+            self._start(workers, port, appendfsync)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self, workers: int, port: int, appendfsync: str) -> None:
+        home = self.directory = self._supervisor.directory
+        self._server = RedisServer(home / "redis", 0, appendfsync, self._supervisor).start()
+        self._environment |= {"REDIS_URL": self.redis_url, "DTQ_HOME": str(home)}
+        self.broker = Broker(self.redis_url, self.settings)
+        self.redis: Any = redis.Redis.from_url(self.redis_url, decode_responses=True)
+        self._run("gateway", ["-m", "dtq", "gateway", "--port", str(port)])
+        self.add_workers(workers)
+        note = home / "gateway.json"
+        self.url = self._started_up("gateway", lambda: _address(note))
+        self.client = Client(self.url)
+
+    @property
+    def redis_url(self) -> str:
+        """The Redis server, as `redis://127.0.0.1:port/0`."""
+        return self._server.url
+
+    # ---------------------------------------------------------------- more, and fewer
+
+    def add_workers(self, n: int = 1) -> list[str]:
+        """Starts workers; returns their names when they have said that they are there."""
+        modules = [word for name in (self._tasks, "dtq.lab.signed") if name for word in ("--tasks", name)]
+        names = [self._name("worker") for _ in range(n)]
+        for name in names:
+            self._run(name, ["-m", "dtq", "worker", "--name", name, *modules])
+            self.workers.append(name)
+        for name in names:
+            self._started_up(name, partial(self._is_registered, name))
+        return names
+
+    def add_naive_workers(self, n: int = 1) -> list[str]:
+        """Starts workers of the naive queue; returns their names when they wait for tasks."""
+        names = [self._name("naive") for _ in range(n)]
+        for name in names:
+            self._run(name, ["-m", "dtq.lab.naive", name])
+            self.workers.append(name)
+        for name in names:
+            self._started_up(name, partial(self._is_connected, name))
+        return names
+
+    def kill_worker(self, name: str | None = None) -> str:
+        """Ends a worker at once (SIGKILL); by default one with a task in its hands. Returns its name."""
+        name = name or self.busy_worker()
+        self._supervisor.signal(name, signal.SIGKILL)
+        _until(lambda: self._has_ended(name), f"{name} is dead")
+        self.workers.remove(name)
+        return name
+
+    def stop_worker(self, name: str | None = None) -> str:
+        """Asks a worker to end, and waits until it has; by default the newest. Returns its name."""
+        name = name or self._newest()
+        self._supervisor.signal(name, signal.SIGTERM)
+        patience = self.settings.drain_timeout + PATIENCE
+        _until(lambda: self._has_ended(name), f"{name} has ended", patience)
+        self.workers.remove(name)
+        return name
+
+    def pause_worker(self, name: str | None = None) -> str:
+        """Stops a worker's clock (SIGSTOP); by default one with a task in its hands. Returns its name."""
+        name = name or self.busy_worker()
+        self._supervisor.signal(name, signal.SIGSTOP)
+        return name
+
+    def resume_worker(self, name: str) -> str:
+        """Lets a paused worker go on (SIGCONT). Returns its name."""
+        self._supervisor.signal(name, signal.SIGCONT)
+        return name
+
+    def busy_worker(self) -> str:
+        """Waits until a worker has a task in its hands; returns its name."""
+
+        def busy() -> str | None:
+            running = self.broker.tasks(Status.PROCESSING)
+            return next((task.worker_id for task in running if task.worker_id in self.workers), None)
+
+        return _until(busy, "a worker has a task in its hands. Submit some tasks first.")
+
+    def kill_redis(self) -> None:
+        """Ends the Redis server at once, as `kill -9` does. Its append-only file stays."""
+        self._supervisor.signal("redis", signal.SIGKILL)
+        _until(lambda: self._has_ended("redis"), "the Redis server is dead")
+
+    def restart_redis(self) -> None:
+        """Starts the Redis server again, at the same address, with what it had written down."""
+        self._server.start()
+
+    # ---------------------------------------------------------------- what it shows
+
+    def logs(self, name: str) -> str:
+        """What a process has said: `worker-1`, `gateway`, `redis`."""
+        folder = self.directory / "redis" if name == "redis" else self.directory
+        return (folder / f"{name}.log").read_text(errors="replace")
+
+    def tasks_frame(self, ids: Iterable[str]) -> "pd.DataFrame":
+        """A row per attempt of these tasks, durations in seconds: see `frames.attempts`."""
+        from dtq.lab import frames
+
+        return frames.attempts(self.client.wait(list(ids), timeout=0, progress=False))
+
+    def __repr__(self) -> str:
+        return f"LocalCluster: {self.url}, {self.redis_url}, workers: {', '.join(self.workers) or 'none'}"
+
+    # ---------------------------------------------------------------- the end
+
+    def stop(self) -> None:
+        """Ends every process. May be called again."""
+        for resource in (getattr(self, name, None) for name in ("client", "broker", "redis")):
+            if resource:
+                resource.close()
+        self._supervisor.close()
+        self.workers.clear()
+        if LocalCluster._current is self:
+            LocalCluster._current = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    # ---------------------------------------------------------------- how
+
+    def _run(self, name: str, arguments: list[str]) -> None:
+        command = [sys.executable, *arguments]
+        self._supervisor.start(name, command, self._environment, self.directory / f"{name}.log")
+
+    def _name(self, kind: str) -> str:
+        self._started[kind] += 1
+        return f"{kind}-{self._started[kind]}"
+
+    def _newest(self) -> str:
+        if not self.workers:
+            raise DtqError("There is no worker to stop: add_workers() starts some.")
+        return self.workers[-1]
+
+    def _is_registered(self, name: str) -> bool:
+        return name in [worker.id for worker in self.broker.workers()]
+
+    def _is_connected(self, name: str) -> bool:
+        return name in [peer["name"] for peer in self.redis.client_list()]
+
+    def _started_up(self, name: str, seen: Callable[[], T | None]) -> T:
+        """Waits until a new process shows itself; returns what `seen` returns then.
+
+        Raises:
+            DtqError: it ended instead, or takes too long; with the end of its log.
+        """
+        end = time.monotonic() + PATIENCE
+        while not (answer := seen()):
+            if self._has_ended(name) or time.monotonic() > end:
+                raise DtqError(f"{name} did not start: {self.logs(name).strip()[-500:]}")
+            time.sleep(0.01)
+        return answer
+
+    def _has_ended(self, name: str) -> bool:
+        return self._supervisor.exit_code(name) is not None
+
+
+def _until(seen: Callable[[], T | None], what: str, patience: float = PATIENCE) -> T:
+    """Waits until `seen` returns something true, and returns that.
+
+    Raises:
+        DtqError: it takes longer than `patience` seconds.
+    """
+    end = time.monotonic() + patience
+    while not (answer := seen()):
+        if time.monotonic() > end:
+            raise DtqError(f"Not within {patience:g} s: {what}")
+        time.sleep(0.01)
+    return answer
+
+
+def _settings(environment: Mapping[str, str]) -> Settings:
+    """The settings that a process with this environment has."""
+    given: dict[str, Any] = {name.removeprefix("DTQ_").lower(): text for name, text in environment.items()}
+    return Settings(_env_file=None, **given)
+
+
+def _address(note: Path) -> str | None:
+    """Where the gateway listens, once it has written that down."""
+    return str(msgspec.json.decode(note.read_bytes())["url"]) if note.exists() else None
