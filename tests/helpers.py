@@ -1,5 +1,7 @@
 """What several tests need."""
 
+import os
+import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,3 +23,23 @@ def wait_until(predicate: Callable[[], Any], timeout: float = 10.0, what: str = 
 def new_task(type: str = "noop", data: Any = None, **options: Any) -> NewTask:
     """A task to submit, its payload given as a Python value."""
     return NewTask(type=type, data=msgspec.Raw(msgspec.json.encode(data)), **options)
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs; one that has ended and was not waited for does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout
+    return bool(state.strip()) and not state.startswith("Z")
+
+
+def family(pid: int) -> list[int]:
+    """The process and all its descendants."""
+    listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True).stdout
+    pairs = [tuple(map(int, line.split())) for line in listing.splitlines()]
+    found = [pid]
+    for parent in found:
+        found += [child for child, its in pairs if its == parent]
+    return found

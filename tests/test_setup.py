@@ -30,7 +30,7 @@ SCRIPTS = sorted(path for path in (ROOT / "scripts").iterdir() if path.is_file()
 
 # The files agree.
 
-CONDA_NAMES = {"redis": "redis-py"}
+CONDA_NAMES = {"jupyter-client": "jupyter_client", "redis": "redis-py"}
 CONDA_ONLY = {"python", "pip", "redis-server"}
 
 

@@ -58,6 +58,7 @@ class LocalCluster:
     ) -> None:
         if LocalCluster._current:
             LocalCluster._current.stop()
+        self.url = ""
         self.workers: list[str] = []
         self._tasks = tasks
         self._started = {"worker": 0, "naive": 0}

@@ -11,7 +11,7 @@ from tests.helpers import wait_until
 
 STUBBORN = '''
 import time
-from dtq import task
+from dtq.tasks import task
 
 @task("loop", timeout=0.3, max_retries=0)
 def loop(data, context):

