@@ -57,9 +57,9 @@ class Broker:
     def __init__(self, url: str, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
         self.keys = Keys(self.settings.key_prefix)
-        self.redis: Any = redis.Redis.from_url(url)  # Any: redis-py types each reply as bytes or str
-        # redis-py sends a command again when its reply was lost. A claim sent twice would leave the tasks of
-        # the first to the end of their leases: it and the blocking wait use a client that never repeats.
+        # A command whose reply was lost is sent again: transitions are safe to repeat. But a claim sent twice would
+        # leave the tasks of the first to the end of their leases: it and the blocking wait are never repeated.
+        self.redis: Any = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 1))  # Any: replies are bytes or str
         self.once: Any = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0))
 
     def close(self) -> None:
@@ -155,8 +155,13 @@ class Broker:
 
     def get(self, task_id: str) -> Stored | None:
         """The task, or None where the id is unknown or its result was kept long enough."""
-        found = self._documents([task_id])
+        found = self.get_many([task_id])
         return found[0] if found else None
+
+    def get_many(self, task_ids: Sequence[str]) -> list[Stored]:
+        """The tasks of these ids, in this order, read at once; unknown ids are left out."""
+        documents = self.redis.mget([self.keys.task + task_id for task_id in task_ids]) if task_ids else []
+        return [parse(document) for document in documents if document]
 
     def tasks(self, status: Status | None = None, type: str | None = None, limit: int = 50) -> list[Stored]:
         """Tasks, newest first. Filters go before the limit, within the newest 1,000 of each structure."""
@@ -221,16 +226,12 @@ class Broker:
             ids = [task_id.decode() for task_id in read(place, start, start + 99)]
             found += [
                 task
-                for task in self._documents(ids)
+                for task in self.get_many(ids)
                 if status in (None, task.status) and type in (None, task.type)
             ]
             if len(found) >= limit or len(ids) < 100:
                 break
         return found
-
-    def _documents(self, ids: Sequence[str]) -> list[Stored]:
-        documents = self.redis.mget([self.keys.task + task_id for task_id in ids]) if ids else []
-        return [parse(document) for document in documents if document]
 
     def _bury_no_more(self, transition: str, task_ids: Sequence[str] | None) -> list[str]:
         if task_ids is not None:

@@ -1,14 +1,22 @@
 """Settings: read from the environment and `.env`, checked once, at the edge."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from redis.connection import parse_url
 
 from dtq.errors import ConfigError
 
+
+def _redis_url(url: str) -> str:
+    cast(Any, parse_url)(url)  # raises ValueError with what is wrong
+    return url
+
+
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+MaybeZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # seconds
 
 
 class Settings(BaseSettings):
@@ -18,7 +26,7 @@ class Settings(BaseSettings):
         env_prefix="DTQ_", env_file=".env", env_ignore_empty=True, extra="ignore", populate_by_name=True
     )
 
-    redis_url: str | None = Field(None, alias="REDIS_URL", pattern=r"^(rediss?|unix)://")
+    redis_url: Annotated[str, AfterValidator(_redis_url)] | None = Field(None, alias="REDIS_URL")
     redis_host: str | None = Field(None, alias="REDIS_HOST")
     redis_port: int = Field(6379, alias="REDIS_PORT", ge=1, le=65535)
     key_prefix: str = Field("", pattern=r"^[\w.:{}-]*$", description="goes before every Redis key")
@@ -31,9 +39,9 @@ class Settings(BaseSettings):
     lease: Seconds = Field(15.0, description="seconds until a silent worker's tasks are given to others")
     drain_timeout: Seconds = Field(30.0, description="seconds that a stopping worker gives its task")
     task_timeout: Seconds = Field(300.0, description="seconds that a task may run")
-    prefetch_seconds: float = Field(0.05, ge=0, description="seconds of work that a worker claims at once")
+    prefetch_seconds: MaybeZero = Field(0.05, description="seconds of work that a worker claims at once")
     prefetch_max: int = Field(64, ge=1, le=1000, description="tasks that a worker claims at once")
-    work_time: float = Field(0.0, ge=0, description="seconds of simulated work in `process`, `calculate`")
+    work_time: MaybeZero = Field(0.0, description="seconds of simulated work in `process`, `calculate`")
 
     max_retries: int = Field(3, ge=0, le=100, description="failures after which a task is dead")
     backoff_base: Seconds = Field(2.0, description="seconds before the first retry; doubles each time")
@@ -49,7 +57,8 @@ class Settings(BaseSettings):
         """The Redis server that was asked for, or None where the embedded one is to be used."""
         if self.redis_url or not self.redis_host:
             return self.redis_url
-        return f"redis://{self.redis_host}:{self.redis_port}/0"
+        host = f"[{self.redis_host}]" if ":" in self.redis_host else self.redis_host
+        return f"redis://{host}:{self.redis_port}/0"
 
 
 def load() -> Settings:
@@ -64,7 +73,8 @@ def load() -> Settings:
         first = error.errors()[0]
         field = str(first["loc"][0])
         variable = field if field.isupper() else f"DTQ_{field.upper()}"
-        raise ConfigError(f"{variable}={first['input']!r} cannot be used: {first['msg']}.") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{variable}={first['input']!r} cannot be used: {message}.") from None
     if settings.lease < 2 * settings.heartbeat:
         raise ConfigError(
             f"DTQ_LEASE={settings.lease:g} is too short: it must be at least twice "

@@ -29,3 +29,19 @@ class Refused(DtqError):
             "conflict": f"task {task_id} was submitted before with other content.",
         }
         super().__init__(sentences[reason])
+
+
+class NoGatewayError(DtqError):
+    """No gateway answers."""
+
+
+class ApiError(DtqError):
+    """The gateway said no: `status` is the HTTP status, the text its reason."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class WaitTimeout(DtqError):
+    """Some tasks were not done in time."""

@@ -1,16 +1,19 @@
-"""Redis may be away for a while: everybody who needs it waits, and says so once."""
+"""Redis may be away, or refuse, for a while: everybody who needs it waits, and says so once."""
 
 import logging
+import threading
 
 import redis
 from redis.backoff import ExponentialBackoff
+from redis.exceptions import MasterDownError, OutOfMemoryError, ReadOnlyError
 
-# What a server that restarts, loads its data or changes roles answers. It passes.
-PASSING = (redis.ConnectionError, redis.TimeoutError, redis.exceptions.ReadOnlyError)
+# What a server answers that restarts, loads its data, changes roles, is full or misses replicas. It passes.
+PASSING = (redis.ConnectionError, redis.TimeoutError, ReadOnlyError, MasterDownError, OutOfMemoryError)
+PASSING_WORDS = ("UNBLOCKED", "NOREPLICAS", "MISCONF")  # for which redis-py has no class
 
 
 class Outage:
-    """Counts failures in a row and logs the change of state, not each failure.
+    """Counts failures in a row and logs the change of state, not each failure. Threads may share one.
 
     Args:
         log: where to say it.
@@ -20,17 +23,22 @@ class Outage:
     def __init__(self, log: logging.Logger, cap: float = 1.0) -> None:
         self._log = log
         self._backoff = ExponentialBackoff(cap=cap, base=0.02)
+        self._lock = threading.Lock()
         self._failures = 0
 
-    def failed(self, error: Exception) -> float:
-        """Notes a failure; returns the seconds to wait before the next try."""
-        if not self._failures:
-            self._log.warning("Redis is away, trying again until it is back (%s)", error)
-        self._failures += 1
-        return self._backoff.compute(min(self._failures, 16))
+    def failed(self, error: redis.RedisError) -> float:
+        """Notes a failure; returns the seconds to wait before the next try. What does not pass is raised."""
+        if not isinstance(error, PASSING) and not any(word in str(error) for word in PASSING_WORDS):
+            raise error
+        with self._lock:
+            if not self._failures:
+                self._log.warning("Redis is away, trying again until it is back (%s)", error)
+            self._failures += 1
+            return self._backoff.compute(min(self._failures, 16))
 
     def over(self) -> None:
         """Notes a success."""
-        if self._failures:
-            self._log.warning("Redis is back after %d tries", self._failures)
-        self._failures = 0
+        with self._lock:
+            if self._failures:
+                self._log.warning("Redis is back after %d tries", self._failures)
+            self._failures = 0

@@ -80,29 +80,51 @@ def load(module: str) -> None:
         module: a dotted name (looked for in the current folder too), or the path of a `.py` file.
 
     Raises:
-        ConfigError: there is no such module.
+        ConfigError: there is no such module. An error inside the module is raised as it is.
     """
     if module.endswith(".py"):
         path = Path(module).resolve()
         if not path.is_file():
             raise ConfigError(f"--tasks {module}: there is no such file.")
-        sys.path.insert(0, str(path.parent))
-        module = path.stem
-    else:
-        sys.path.insert(0, os.getcwd())
-    if importlib.util.find_spec(module) is None:
-        raise ConfigError(f"--tasks {module}: no module of this name can be imported from {os.getcwd()}.")
-    importlib.import_module(module)
+        _load_file(path)
+        return
+    unknown = ConfigError(f"--tasks {module}: no module of this name can be imported from {os.getcwd()}.")
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise unknown
+    sys.path.insert(0, os.getcwd())
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if f"{module}.".startswith(f"{error.name}."):
+            raise unknown from None
+        raise  # it is there, but something that it needs is not
+
+
+def _load_file(path: Path) -> None:
+    """Under its path: its name may be that of another module, as in `json.py`."""
+    sys.path.insert(0, str(path.parent))
+    spec = importlib.util.spec_from_file_location(str(path), path)
+    assert spec
+    assert spec.loader
+    sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[spec.name])
 
 
 # -------------------------------------------------------------------- built in
 
 
+MOST = 1e9  # for a number in a payload
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _number(data: Any, name: str, default: float) -> float:
-    """`data` itself, or its member `name`: a finite number of at least 0."""
+    """`data` itself, or its member `name`: a number from 0 to `MOST`."""
     value = data.get(name, default) if isinstance(data, dict) else default if data is None else data
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise PermanentError(f"{name} must be a number of at least 0, not {value!r}.")
+    if not _is_number(value) or not 0 <= value <= MOST:
+        raise PermanentError(f"{name} must be a number from 0 to {MOST:,.0f}, not {value!r:.100}.")
     return value
 
 
@@ -124,8 +146,11 @@ def calculate(data: Any, context: Context) -> float:
     time.sleep(context.work_time)
     request: Any = {"numbers": data} if isinstance(data, list) else data
     try:
-        return OPERATIONS[request.get("operation", "sum")](request["numbers"])
-    except (AttributeError, KeyError, TypeError, ValueError):
+        operation, numbers = OPERATIONS[request.get("operation", "sum")], request["numbers"]
+        if not all(map(_is_number, numbers)):
+            raise TypeError
+        return operation(numbers)
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         raise PermanentError(
             f'calculate wants {{"operation": "sum", "numbers": [1, 2]}}, not {data!r:.200}; '
             f"operations are {', '.join(OPERATIONS)}."
@@ -168,7 +193,7 @@ def fail(data: Any, context: Context) -> None:
 @task("crash")
 def crash(data: Any, context: Context) -> str:
     """Kills its worker as `kill -9` would, each time, or in its first `{"times": 1}` attempts."""
-    if context.attempt <= _number(data, "times", 1e9):
+    if context.attempt <= _number(data, "times", MOST):
         os.kill(os.getpid(), signal.SIGKILL)
     return f"survived attempt {context.attempt}"
 

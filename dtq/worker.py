@@ -18,11 +18,12 @@ from types import FrameType
 from typing import Any, TypeVar
 
 import msgspec
+from redis import RedisError
 
 from dtq import tasks
 from dtq.broker import MAINTENANCE_INTERVAL, Broker
 from dtq.hand import Hand
-from dtq.outage import PASSING, Outage
+from dtq.outage import Outage
 from dtq.presence import Presence
 from dtq.report import Completed, Failed, Outcome, Report, Verdict
 from dtq.task import Stored
@@ -61,7 +62,8 @@ class Worker:
         self.log = logging.getLogger(name)
         self.processed = 0
         self._average = self.settings.prefetch_seconds  # seconds a task takes, moving average
-        self._draining = threading.Event()
+        self._outage = Outage(self.log)
+        self._draining = False  # no Event: its lock would stop a signal that interrupts another for ever
         self._ended = threading.Event()
         self._exchanging = threading.Lock()
         self._interruptible = ""  # "idle" or "handler" while a signal may raise in the main thread
@@ -77,14 +79,14 @@ class Worker:
             self._patiently(self._beat)
             self.log.info("ready, knows %s", ", ".join(sorted(self.types)))
             second.start()
-            while not self._draining.is_set():
+            while not self._draining:
                 if not self._patiently(self._exchange):
                     self._idle()
-                while not self._draining.is_set() and (task := self.hand.start()):
+                while not self._draining and (task := self.hand.start()):
                     self.hand.end(self.perform(task))
-        self._ended.set()
-        second.join()
-        self._leave()
+            self._ended.set()
+            second.join()
+            self._leave()
 
     def perform(self, task: Stored) -> Report | None:
         """Runs one task. Returns what to report; None where it was given back because the worker must go."""
@@ -111,7 +113,7 @@ class Worker:
         kind = self.types.get(task.type)
         if kind is None:
             raise PermanentError(f"unknown type {task.type!r}; known are {', '.join(sorted(self.types))}")
-        parents = self._patiently(lambda: self._parents(task))
+        parents = self._patiently(lambda: self._parents(task)) if task.depends_on else {}
         if parents is None:
             raise Interrupted
         context = Context(task.id, task.attempts, self.settings.work_time, parents)
@@ -128,9 +130,7 @@ class Worker:
             retries = 0
         self.log.debug("task %s", task.id, exc_info=error)
         outcome: Outcome = "timeout" if isinstance(error, TimeLimit) else "failed"
-        name = "" if isinstance(error, PermanentError | TimeLimit) else f"{type(error).__name__}: "
-        text = f"{name}{error}"[:1000].encode(errors="backslashreplace").decode()
-        return Failed(task.id, task.attempts, duration, ended, outcome, text, retries)
+        return Failed(task.id, task.attempts, duration, ended, outcome, _as_text(error), retries)
 
     def _parents(self, task: Stored) -> dict[str, Any]:
         parents = (self.broker.get(task_id) for task_id in task.depends_on)
@@ -155,7 +155,7 @@ class Worker:
         """Waits for a wake-up, a signal, or `IDLE_WAIT`."""
         try:
             self._interruptible = "idle"
-            if not self._draining.is_set():
+            if not self._draining:
                 self._patiently(lambda: self.broker.wait(IDLE_WAIT))
             self._interruptible = ""
         except Interrupted:
@@ -163,16 +163,15 @@ class Worker:
 
     def _patiently(self, action: Callable[[], T]) -> T | None:
         """Does it as soon as Redis answers; gives up only when the worker has to go."""
-        outage = Outage(self.log)
         while True:
             try:
                 result = action()
-            except PASSING as error:
-                time.sleep(outage.failed(error))
-                if self._draining.is_set():
+            except RedisError as error:
+                time.sleep(self._outage.failed(error))
+                if self._draining:
                     return None
             else:
-                outage.over()
+                self._outage.over()
                 return result
 
     def _leave(self) -> None:
@@ -182,7 +181,7 @@ class Worker:
             given_back = self.broker.release(self.name, self.hand.give_back())
             self.broker.deregister(self.name)
             self.log.info("stopped after %d tasks, %d given back", self.processed, given_back)
-        except PASSING as error:
+        except RedisError as error:
             self.log.warning("stopped without goodbye, others take over when the lease ends (%s)", error)
         self.broker.close()
 
@@ -199,8 +198,7 @@ class Worker:
                 signal.signal(number, action)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        again = self._draining.is_set()
-        self._draining.set()
+        again, self._draining = self._draining, True
         if self._interruptible == "idle" or (again and self._interruptible == "handler"):
             self._interruptible = ""
             raise Interrupted
@@ -211,7 +209,7 @@ class Worker:
     def _alarm(self, number: int, frame: FrameType | None) -> None:
         if self._interruptible == "handler":
             self._interruptible = ""
-            raise Interrupted if self._draining.is_set() else TimeLimit
+            raise Interrupted if self._draining else TimeLimit
 
     def _allow(self, seconds: float) -> None:
         self._deadline = time.monotonic() + seconds
@@ -221,7 +219,9 @@ class Worker:
     def _time_limit(self, seconds: float) -> Iterator[None]:
         try:
             self._interruptible = "handler"
-            self._allow(min(seconds, self.settings.drain_timeout) if self._draining.is_set() else seconds)
+            self._allow(seconds)
+            if self._draining:  # asked afterwards: a signal may come in between
+                self._allow(min(seconds, self.settings.drain_timeout))
             yield
             self._interruptible = ""
         except TimeLimit:
@@ -234,26 +234,26 @@ class Worker:
     # ---------------------------------------------------------------- second thread
 
     def _keep_alive(self) -> None:
-        outage, next_beat, next_maintenance = Outage(self.log), 0.0, 0.0
+        next_beat = next_maintenance = 0.0
         while not self._ended.wait(TICK):
             self._end_if_stuck()
             try:
                 if time.monotonic() >= next_beat:
                     next_beat = time.monotonic() + self.settings.heartbeat
                     self._beat()
+                    self._outage.over()
                 if time.monotonic() >= next_maintenance:
                     next_maintenance = time.monotonic() + MAINTENANCE_INTERVAL
                     self.broker.maintain()
                 self._relieve()
-                outage.over()
-            except PASSING as error:
+            except RedisError as error:
                 next_beat = next_maintenance = 0.0
-                self._ended.wait(outage.failed(error))
+                self._ended.wait(self._outage.failed(error))
 
     def _beat(self) -> None:
         """Shows a sign of life and extends the leases."""
         current, held, asked_at = self.hand.current, self.hand.held(), time.monotonic()
-        status = "draining" if self._draining.is_set() else "busy" if current else "idle"
+        status = "draining" if self._draining else "busy" if current else "idle"
         lost = self.broker.heartbeat(
             Presence(
                 id=self.name,
@@ -296,21 +296,32 @@ class Worker:
             self.log.info("task %s recovered from %s", task.id, last.worker)
 
     def _tell_verdict(self, task: Stored, report: Report, verdict: Verdict) -> None:
-        if verdict.word == "completed":
+        if verdict.word == "stale":
+            self.log.warning("task %s: late result refused, the task is no longer this worker's", task.id)
+        elif isinstance(report, Completed):
             self.processed += 1
             self.log.info("task %s completed in %.2f s", task.id, report.duration)
-        elif verdict.word == "stale":
-            self.log.warning("task %s: late result refused, the task is no longer this worker's", task.id)
-        elif isinstance(report, Failed):
-            then = f"retry {verdict.retry} in {verdict.wait:.1f} s" if verdict.retry else "to the dead letter"
-            self.log.warning("task %s failed (%s), %s", task.id, report.error, then)
+        else:
+            retry = f"retry {verdict.retry} in {verdict.wait:.1f} s"
+            then = {"retry": retry, "failed": "to the dead letter", "repeated": "as it was told before"}
+            self.log.warning("task %s failed (%s), %s", task.id, report.error, then[verdict.word])
 
 
 def _as_python(payload: msgspec.Raw) -> Any:
     try:
         return msgspec.json.decode(payload)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise PermanentError(f"the payload cannot be read: {error}") from None
+
+
+def _as_text(error: BaseException) -> str:
+    """What the error says, in at most 1,000 characters that can be stored."""
+    name = "" if isinstance(error, PermanentError | TimeLimit) else f"{type(error).__name__}: "
+    try:
+        text = f"{name}{error}"
+    except Exception:  # a learner's own class may fail in its __str__
+        text = f"{name}its text cannot be read"
+    return text[:1000].encode(errors="backslashreplace").decode()
 
 
 def _as_json(result: Any) -> bytes:

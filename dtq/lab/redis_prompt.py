@@ -8,7 +8,7 @@ from typing import Any
 import redis
 from redis.exceptions import ResponseError
 
-from dtq.errors import DtqError, NoServerError
+from dtq.errors import NoServerError
 
 STREAMS = ("MONITOR", "SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE")
 
@@ -25,12 +25,13 @@ class RedisPrompt:
     def __init__(self, url: str, readable: bool = True) -> None:
         self._show = readable_reply if readable else bare_reply
         # RESP2 has the few types that redis-cli shows, and a person may look at a stream for hours.
-        pool = redis.ConnectionPool.from_url(url, protocol=2, socket_timeout=None)
+        pool: Any = redis.ConnectionPool.from_url(url, protocol=2, socket_timeout=None)
         try:
             self._connection: Any = pool.get_connection()
         except redis.RedisError as error:
             raise NoServerError(f"Redis does not answer: {error}") from None
-        self._name = f"{self._connection.host}:{self._connection.port}"
+        where = dict(self._connection.repr_pieces())
+        self._name = where.get("path") or f"{where['host']}:{where['port']}"
 
     def run(self, command: Sequence[str]) -> bool:
         """Runs one command and prints its reply; MONITOR and SUBSCRIBE print until Ctrl-C. Returns whether

@@ -21,12 +21,14 @@ local function next_id()
 end
 
 while #documents < n do
+  local last = streak
   local id = next_id()
   if not id then break end
   local h, tail = read(id)
   if h then -- else somebody deleted the document by hand
     if h.crashes > 0 and #documents > 0 then
       redis.call('RPUSH', queue_of(h), id)
+      streak = last -- its turn is still to come
       break
     end
     h.status, h.worker_id, h.started_at, h.attempts = 'processing', worker, started, h.attempts + 1

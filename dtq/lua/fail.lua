@@ -11,7 +11,8 @@ local worker, id, attempt, outcome, message, allowed, chance, duration, age = un
 local h, tail = read(id)
 if not owned(h, worker, attempt) then
   local last = h and h.history and h.history[#h.history]
-  if last and last.worker == worker and last.attempt == tonumber(attempt) then return {'repeated'} end
+  local same = last and last.worker == worker and last.attempt == tonumber(attempt)
+  if same and last.outcome ~= 'worker lost' then return {'repeated'} end
   count('stale')
   return {'stale'}
 end

@@ -25,6 +25,7 @@ end
 local created, answer = now(), {'ok'}
 for _, pair in ipairs(fresh) do
   local h, tail = pair[1], pair[2]
+  local due = (h.delay or 0) > 0 and created + h.delay or nil
   h.priority, h.created_at = h.priority or 'normal', created
   h.attempts, h.retry_count, h.crashes = 0, 0, 0
   for _, parent in ipairs(h.depends_on or {}) do
@@ -32,12 +33,12 @@ for _, pair in ipairs(fresh) do
     redis.call('PERSIST', K.task .. parent)
   end
   if #h.unmet > 0 then
-    redis.call('SADD', K.dependencies .. h.id, unpack(h.unmet))
+    for _, parent in ipairs(h.unmet) do redis.call('SADD', K.dependencies .. h.id, parent) end
     redis.call('ZADD', K.waiting, created, h.id)
-    h.status, h.due = 'waiting', h.delay and created + h.delay
+    h.status, h.due = 'waiting', due
     write(h, tail)
-  elseif h.delay then
-    postpone(h, tail, 'scheduled', created + h.delay)
+  elseif due then
+    postpone(h, tail, 'scheduled', due)
   else
     enqueue(h, tail)
   end

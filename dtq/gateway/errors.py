@@ -1,0 +1,38 @@
+"""Every error is {"error": a sentence}, and never a stack trace: that goes into the log."""
+
+import logging
+
+import redis
+from flask import Response, abort, request
+from werkzeug.exceptions import HTTPException
+
+from dtq.errors import Refused
+from dtq.gateway.models import answer
+from dtq.outage import PASSING
+
+AWAY = "Redis does not answer just now; try again."
+FULL = "Redis is full and takes no new task; try again when old ones are done."
+RETRY = {"Retry-After": "1"}  # seconds
+log = logging.getLogger("dtq.gateway")
+
+
+def refuse_other_sites() -> None:
+    """A page of another site must not change the queue through a visitor's browser, which tells of it."""
+    if request.method not in ("GET", "HEAD") and request.headers.get("Sec-Fetch-Site") == "cross-site":
+        abort(403, "A page of another site must not change this queue.")
+
+
+def answer_error(error: Exception) -> Response:
+    """What the client hears of it."""
+    if isinstance(error, HTTPException):
+        sentence = "The body has more than 1 MiB." if error.code == 413 else error.description
+        allow = {name: value for name, value in error.get_headers() if name == "Allow"}
+        return answer({"error": sentence}, error.code or 500, allow)
+    if isinstance(error, Refused):
+        return answer({"error": str(error)}, 422)
+    if isinstance(error, redis.ResponseError) and "maxmemory" in str(error):  # a class tells it since Redis 7
+        return answer({"error": FULL}, 503, RETRY)
+    if isinstance(error, PASSING):
+        return answer({"error": AWAY}, 503, RETRY)
+    log.error("%s %r failed", request.method, request.path, exc_info=error)
+    return answer({"error": "The gateway made a mistake; its log tells which."}, 500)

@@ -1,0 +1,99 @@
+"""What the calls take (checked by pydantic) and give (written by msgspec, which keeps a payload's bytes)."""
+
+import re
+from datetime import datetime
+from itertools import accumulate
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from flask import Response, abort, request
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+
+from dtq.presence import Presence
+from dtq.task import Priority, Status, Stored
+
+BODY_LIMIT, DEPTH_LIMIT = 2**20, 32  # bytes of a body, levels of a payload
+STRING, NO_BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL), bytes(set(range(256)) - set(b"[]{}"))
+M = TypeVar("M", bound=BaseModel)
+Name = Annotated[str, Field(min_length=1, max_length=100)]
+Ids = Annotated[list[Name], BeforeValidator(lambda text: text.split(",")), Field(max_length=1000)]
+
+
+class TaskRequest(BaseModel, extra="forbid", strict=True):
+    """A task to submit."""
+
+    type: Name = Field(description="name of a handler")
+    data: Any = Field(description="any JSON, at most 32 levels deep, kept byte for byte")
+    priority: Priority = "normal"
+    depends_on: list[Name] = Field([], max_length=100, description="ids of tasks to be completed before")
+    delay: float = Field(0.0, ge=0, le=30 * 86400, description="seconds before it may start")
+    max_retries: int | None = Field(None, ge=0, le=100, description="instead of its type's")
+    timeout: float | None = Field(None, gt=0, le=86400, description="seconds, instead of its type's")
+
+
+class BatchRequest(BaseModel, extra="forbid", strict=True):
+    """Tasks to submit, all or none."""
+
+    tasks: list[TaskRequest] = Field(min_length=1, max_length=1000)
+
+
+class TasksQuery(BaseModel, extra="forbid"):
+    """Which tasks to list."""
+
+    status: Status | None = None
+    type: Name | None = None
+    limit: int = Field(50, ge=1, le=1000)
+    ids: Ids | None = Field(None, description="comma-separated: these in this order, unknown ones left out")
+
+
+def _shape(name: str, **fields: Any) -> Any:
+    return msgspec.defstruct(name, fields.items())
+
+
+Error = _shape("Error", error=str)
+Done = _shape("Done", success=bool, task_id=str, message=str)
+DoneToMany = _shape("DoneToMany", success=bool, task_ids=list[str], count=int)
+Tasks = _shape("Tasks", tasks=list[Stored], count=int)
+Workers = _shape("Workers", workers=list[Presence], count=int)
+FIGURES = ("workers", "pending_tasks", "completed_tasks", "processing", "delayed", "waiting", "dead_letter")
+STATUS = {
+    "status": Literal["healthy", "degraded"],
+    "reasons": list[str],
+    "gateway": str,
+    "timestamp": datetime,
+}
+Health = _shape("Health", **STATUS, **dict.fromkeys(FIGURES, int))
+
+
+def answer(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A JSON response; the line break is for terminals."""
+    headers = {"X-Content-Type-Options": "nosniff"} | (headers or {})
+    return Response(msgspec.json.encode(value) + b"\n", status, headers, mimetype="application/json")
+
+
+def read_body(model: type[M], around: int) -> tuple[bytes, M]:
+    """The request's body, and what it says. `around`: levels of JSON around a payload."""
+    if request.mimetype != "application/json":
+        abort(415, "The body must be JSON, sent with the header Content-Type: application/json.")
+    body = request.get_data()
+    brackets = STRING.sub(b"", body).translate(None, NO_BRACKETS)
+    if max(accumulate(1 if b in b"[{" else -1 for b in brackets), default=0) > DEPTH_LIMIT + around:
+        abort(422, f"data must not be nested deeper than {DEPTH_LIMIT} levels.")
+    try:
+        values = msgspec.json.decode(body)  # refuses also what others could not read: 1e400, half characters
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        abort(400, f"The body is not JSON that everybody can read: {error}.")
+    if not isinstance(values, dict):
+        abort(400, 'The body must be a JSON object, such as {"type": "noop", "data": null}.')
+    return body, checked(model, values, 422)
+
+
+def checked(model: type[M], values: dict[str, Any], status: int) -> M:
+    """The values as a model; where they do not fit, the request ends with this HTTP status."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where, given = ".".join(map(str, first["loc"])), msgspec.json.encode(first["input"]).decode()
+        given = "" if first["type"] in ("missing", "extra_forbidden") else f", not {given:.100}"
+        abort(status, f"{where:.100}: {first['msg']}{given}.")

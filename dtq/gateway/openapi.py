@@ -1,0 +1,73 @@
+"""The contract as an OpenAPI 3.1 document, written from the table of calls and what they take and give."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+from werkzeug.http import HTTP_STATUS_CODES
+
+import dtq
+from dtq.gateway.models import Error
+
+REF = "#/components/schemas/"
+KEY = {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"}}
+
+
+class Call(NamedTuple):
+    """A call: its address, who answers, what it gives and takes, and errors that do not follow from that."""
+
+    method: str
+    path: str
+    view: Callable[..., Any]
+    gives: Any
+    body: type[BaseModel] | None = None
+    query: type[BaseModel] | None = None
+    errors: tuple[int, ...] = ()
+
+
+def document(calls: Sequence[Call]) -> dict[str, Any]:
+    """The document."""
+    paths: dict[str, dict[str, Any]] = {}
+    for call in calls:
+        paths.setdefault(re.sub("<(.+?)>", r"{\1}", call.path), {})[call.method.lower()] = _operation(call)
+    bodies = [(call.body, "validation") for call in calls if call.body]
+    taken = models_json_schema(bodies, ref_template=REF + "{model}")[1]["$defs"]  # type: ignore[arg-type]
+    given = _schemas(Error, *(call.gives for call in calls))[1]
+    info = {"title": "dtq", "version": dtq.__version__}
+    return {"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": given | taken}}
+
+
+def _operation(call: Call) -> dict[str, Any]:
+    errors = {503, *call.errors} | ({400, 413, 415, 422} if call.body else {400} if call.query else set())
+    errors |= ({404} if "<" in call.path else set()) | ({403} if call.method != "GET" else set())
+    answers = dict.fromkeys((201, 200) if call.body else (200,), call.gives) | dict.fromkeys(errors, Error)
+    body = {"required": True, **_content({"$ref": REF + call.body.__name__})} if call.body else None
+    return {
+        "summary": call.view.__doc__,
+        "parameters": list(_parameters(call)),
+        "responses": {
+            str(status): {"description": HTTP_STATUS_CODES[status], **_content(_schemas(kind)[0][0])}
+            for status, kind in answers.items()
+        },
+    } | ({"requestBody": body} if body else {})
+
+
+def _parameters(call: Call) -> Iterator[dict[str, Any]]:
+    for name in re.findall("<(.+?)>", call.path):
+        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+    query = call.query.model_json_schema(ref_template=REF + "{model}")["properties"] if call.query else {}
+    for name, schema in query.items():
+        yield {"name": name, "in": "query", "explode": False, "schema": schema}
+    if call.body:
+        yield KEY
+
+
+def _schemas(*kinds: Any) -> Any:
+    return msgspec.json.schema_components(kinds, ref_template=REF + "{name}")
+
+
+def _content(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"content": {"application/json": {"schema": schema}}}

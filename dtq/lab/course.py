@@ -1,0 +1,54 @@
+"""The course: its notebooks in order, with the time that each takes."""
+
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+
+from dtq.lab import plot
+from dtq.lab.exercises import progress
+
+
+class Lesson(NamedTuple):
+    """A notebook, named as its file without the ending; `does` says what a learner does in it."""
+
+    notebook: str
+    minutes: int
+    does: str
+
+
+LESSONS = (
+    Lesson("week0_start_here", 15, "check the machine, see the map, try an exercise"),
+    Lesson("week1_1_first_tasks", 60, "start a cluster, submit tasks, follow them through all their states"),
+    Lesson("week1_2_redis_state", 60, "open Redis: every key, and which event changes which"),
+    Lesson("week2_1_worker_failure", 75, "kill and pause workers: a naive queue loses tasks, dtq none"),
+    Lesson("week2_2_scaling", 60, "let workers join while tasks run; speed-up, and why it bends"),
+    Lesson("week2_3_priorities", 45, "let urgent tasks overtake, and keep the others from starving"),
+    Lesson("week2_4_watching_redis", 60, "count commands and round trips; lose a wake-up"),
+    Lesson("week2_5_load", 75, "raise the load: queues, waiting time, Little's law"),
+)
+
+
+@plot.styled
+def course_map(folder: str = ".") -> Figure:
+    """The way through the course: a bar per notebook, as long as it takes, and how many checks you have passed.
+
+    Args:
+        folder: where the notebooks are.
+    """
+    passed = progress(folder).to_dict("index")
+    ax = Figure(figsize=(plot.WIDTH, 0.9 + 0.36 * len(LESSONS)), layout="constrained").add_subplot()
+    hours = 0.0
+    for row, lesson in enumerate(LESSONS):
+        week = int(lesson.notebook[len("week")])
+        ax.barh(
+            row, lesson.minutes / 60, left=hours, height=0.6, color=plot.BLUE if week % 2 else plot.ORANGE
+        )
+        hours += lesson.minutes / 60
+        checks = passed.get(lesson.notebook, {"checks_passed": 0, "checks": 0})
+        says = f" {lesson.minutes} min, {checks['checks_passed']} of {checks['checks']} checks"
+        ax.text(hours, row, says, va="center")
+    ax.set(yticks=range(len(LESSONS)), yticklabels=[lesson.notebook for lesson in LESSONS])
+    ax.set(
+        xlabel="hours from the start of the course", xlim=(0, 1.3 * hours), ylim=(len(LESSONS) - 0.45, -0.55)
+    )
+    return plot._finish(ax, "How long does each notebook take, and how far are you?")

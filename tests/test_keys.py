@@ -1,0 +1,97 @@
+"""The keys: their names are what a learner types into redis-cli."""
+
+from collections.abc import Callable
+
+import pytest
+
+from dtq.broker import Broker
+from dtq.keys import Keys
+from dtq.presence import Presence
+from tests.broker.steps import bury, claim, claim_one, complete, fail, maintain, submit
+from tests.helpers import new_task
+
+NAMES = {
+    "pending": "tasks:pending",
+    "pending_high": "tasks:pending:high",
+    "processing": "tasks:processing",
+    "delayed": "tasks:delayed",
+    "waiting": "tasks:waiting",
+    "finished": "tasks:finished",
+    "dead_letter": "tasks:dead_letter",
+    "completed": "tasks:completed",
+    "high_streak": "tasks:high_streak",
+    "wake": "tasks:wake",
+    "new": "tasks:new",
+    "maintained": "tasks:maintained",
+    "workers": "workers:active",
+    "task_times": "metrics:task_times",
+    "counters": "metrics:counters",
+    "task": "task:",
+    "dependencies": "dependencies:",
+    "dependents": "dependents:",
+    "worker": "worker:",
+}
+TYPES = {
+    "pending": "list",
+    "pending_high": "list",
+    "processing": "zset",
+    "delayed": "zset",
+    "waiting": "zset",
+    "finished": "zset",
+    "dead_letter": "list",
+    "completed": "string",
+    "high_streak": "string",
+    "wake": "zset",
+    "maintained": "string",
+    "workers": "set",
+    "task_times": "zset",
+    "counters": "hash",
+    "task": "string",
+    "dependencies": "set",
+    "dependents": "set",
+    "worker": "string",
+}
+
+
+def test_names_are_fixed() -> None:
+    assert vars(Keys()) == NAMES
+
+
+@pytest.mark.parametrize("prefix", ["{team-a}:", "x."])
+def test_a_prefix_goes_before_every_key(prefix: str) -> None:
+    assert vars(Keys(prefix)) == {name: prefix + key for name, key in NAMES.items()}
+
+
+def test_lua_gets_the_same_names(redis_url: str, make_broker: Callable[..., Broker]) -> None:
+    keys = Keys("{q}:")
+    pairs = make_broker().redis.eval(
+        keys.lua_table() + "local t = {} for k, v in pairs(K) do t[#t + 1] = k t[#t + 1] = v end return t", 0
+    )
+    words = [word.decode() for word in pairs]
+    assert dict(zip(words[::2], words[1::2], strict=True)) == vars(keys)
+
+
+def test_a_busy_queue_has_exactly_the_keys_that_are_listed_with_their_types(broker: Broker) -> None:
+    """One of everything, then each key on the server is accounted for."""
+    bury(broker)
+    submit(broker)
+    complete(broker, claim_one(broker))
+    parent = submit(broker)
+    submit(broker, depends_on=[parent])
+    submit(broker)
+    submit(broker)
+    broker.submit([new_task(priority="high") for _ in range(3)])
+    fail(broker, claim(broker, n=2)[0])
+    broker.heartbeat(Presence(id="ann", status="idle"))
+    maintain(broker)
+
+    keys, found = broker.keys, {}
+    for raw in broker.redis.scan_iter(match=broker.settings.key_prefix + "*", count=1000):
+        key = raw.decode()
+        name = next(name for name, known in vars(keys).items() if key == known or _is_one_of(key, known))
+        found[name] = broker.redis.type(raw).decode()
+    assert found == TYPES
+
+
+def _is_one_of(key: str, family: str) -> bool:
+    return family.endswith(":") and key.startswith(family)

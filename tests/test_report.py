@@ -1,0 +1,58 @@
+"""Reports, as the scripts want them."""
+
+import pytest
+
+from dtq import report as report_module
+from dtq.report import Completed, Failed, Verdict
+
+
+class Clock:
+    """Stands still until it is moved."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(report_module, "time", clock)
+    return clock
+
+
+def failed(clock: Clock) -> Failed:
+    return Failed("t-1", 3, 0.25, clock.now - 2, "timeout", "was not done", 5)
+
+
+def test_a_result_is_told_with_its_age_and_not_its_time(clock: Clock) -> None:
+    arguments = Completed("t-1", 3, 0.25, clock.now - 2, b'{"a":[]}').arguments()
+
+    assert arguments == ("t-1", 3, 0.25, 2, b'{"a":[]}')
+
+
+def test_a_failure_is_told_in_the_order_of_the_script(clock: Clock) -> None:
+    arguments = failed(clock).arguments(jitter=0)
+
+    assert arguments == ("t-1", 3, "timeout", "was not done", 5, 1, 0.25, 2)
+
+
+def test_the_wait_after_a_failure_is_left_to_chance_within_the_jitter(clock: Clock) -> None:
+    chances = [failed(clock).arguments(jitter=0.1)[5] for _ in range(1000)]
+
+    assert all(1 <= chance <= 1.1 for chance in chances)
+    assert len(set(chances)) > 900, "a herd spreads out"
+    assert min(chances) < 1.02 < 1.08 < max(chances)
+
+
+def test_the_age_grows_while_a_report_waits(clock: Clock) -> None:
+    report = Completed("t-1", 1, 0.25, clock.now, b"null")
+    assert report.arguments()[3] == 0
+
+    clock.now += 30
+    assert report.arguments()[3] == 30
+
+
+def test_a_verdict_without_retry() -> None:
+    assert Verdict("completed") == ("completed", 0, 0.0)

@@ -1,0 +1,175 @@
+"""Workers to look at: real processes, and workers in the test's own thread."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dtq.broker import Broker
+from dtq.processes import Processes
+from dtq.redis_server import RedisServer
+from dtq.worker import Worker
+from tests.helpers import wait_until
+
+TYPES = '''
+import time
+from pathlib import Path
+from dtq.tasks import task
+
+@task("gate")
+def gate(folder, context):
+    """Says that it has started; then waits until it may go."""
+    Path(folder, "started").touch()
+    while not Path(folder, "go").exists():
+        time.sleep(0.01)
+    return "gone through"
+
+@task("deaf", timeout=0.2)
+def deaf(data, context):
+    """Returns on no account."""
+    while True:
+        try:
+            time.sleep(600)
+        except BaseException:
+            pass
+
+@task("loop", timeout=0.2, max_retries=0)
+def loop(data, context):
+    """Returns on no account, but can be interrupted."""
+    while True:
+        pass
+'''
+
+
+class Started:
+    """A worker in a process of its own."""
+
+    def __init__(self, processes: Processes, broker: Broker, name: str, pid: int, output: Path) -> None:
+        self.name, self.pid = name, pid
+        self._processes, self._broker, self._output = processes, broker, output
+
+    def log(self) -> str:
+        """All that it has said so far."""
+        return self._output.read_text()
+
+    def says(self, text: str, timeout: float = 10.0) -> None:
+        """Waits until its log has this text."""
+        wait_until(lambda: text in self.log(), timeout, f"{self.name} says {text!r}")
+
+    def signal(self, number: int) -> None:
+        self._processes.signal(self.name, number)
+
+    def exit_code(self, timeout: float = 10.0) -> int:
+        """Waits for its end."""
+        wait_until(lambda: self._processes.exit_code(self.name) is not None, timeout, f"{self.name} ends")
+        code = self._processes.exit_code(self.name)
+        assert code is not None
+        return code
+
+    def is_registered(self) -> bool:
+        return self.name in [presence.id for presence in self._broker.workers()]
+
+
+class Gate:
+    """Holds a task of type `gate` where the test wants it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+
+    def started(self) -> bool:
+        return (self.folder / "started").exists()
+
+    def open(self) -> None:
+        (self.folder / "go").touch()
+
+
+@pytest.fixture
+def make_gate(tmp_path: Path) -> Callable[[], Gate]:
+    """Gates; the payload of the task is `str(gate.folder)`."""
+
+    def make() -> Gate:
+        return Gate(tmp_path / f"gate-{len(list(tmp_path.glob('gate-*')))}")
+
+    return make
+
+
+@pytest.fixture
+def gate(make_gate: Callable[[], Gate]) -> Gate:
+    """One gate."""
+    return make_gate()
+
+
+@pytest.fixture
+def start_worker(tmp_path: Path) -> Iterator[Callable[..., Started]]:
+    """Starts `dtq worker` processes for a broker's queue, with its settings and the types above.
+
+    Returns when their logs have the text `ready`. `query` goes after the server's address; `patch` is a line of
+    Python that is run before all others.
+    """
+    (tmp_path / "types.d").mkdir()
+    (tmp_path / "types.d" / "worker_types.py").write_text(TYPES)
+    processes = Processes()
+
+    def start(
+        broker: Broker,
+        name: str = "worker-1",
+        *,
+        query: str = "",
+        patch: str = "",
+        ready: str = "ready, knows",
+    ) -> Started:
+        settings = {key: getattr(broker.settings, key) for key in broker.settings.model_fields_set}
+        environment = {f"DTQ_{key.upper()}": str(value) for key, value in settings.items()}
+        connection = broker.redis.connection_pool.connection_kwargs
+        environment["REDIS_URL"] = f"redis://{connection['host']}:{connection['port']}/0{query}"
+        code = ["-c", f"{patch}; from dtq.cli import main; main()"] if patch else ["-m", "dtq"]
+        types = str(tmp_path / "types.d" / "worker_types.py")
+        command = [sys.executable, *code, "worker", "--name", name, "--tasks", types]
+        output = tmp_path / f"{name}.log"
+        started = Started(
+            processes, broker, name, processes.start(name, command, environment, output), output
+        )
+        started.says(ready)
+        return started
+
+    yield start
+    processes.close(grace=0)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server that this test may stop, start, change and count on."""
+    own = RedisServer(tmp_path / "own-redis").start()
+    yield own
+    own.stop()
+
+
+@pytest.fixture
+def run_until() -> Iterator[Callable[[Worker, Callable[[], Any]], None]]:
+    """Runs a worker in this thread, until what another thread awaits is true; then it is told to stop."""
+
+    def run(worker: Worker, condition: Callable[[], Any]) -> None:
+        def stop() -> None:
+            wait_until(lambda: worker.name in [presence.id for presence in worker.broker.workers()])
+            try:
+                wait_until(condition)
+            finally:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(stop)
+            worker.run()
+            waiting.result()
+
+    def too_late(number: int, frame: object) -> None:
+        """A worker that has stopped already has no use for it."""
+
+    before = signal.signal(signal.SIGTERM, too_late)
+    yield run
+    signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,187 @@
+"""Redis goes away, or refuses for a while: workers say so once, wait, and go on where they were."""
+
+import logging
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+import redis
+
+from dtq.broker import Broker
+from dtq.config import Settings
+from dtq.redis_server import RedisServer
+from dtq.report import Report, Verdict
+from dtq.task import Stored
+from dtq.tasks import Context, TaskType
+from dtq.worker import Worker
+from tests.helpers import new_task, wait_until
+from tests.worker.conftest import Gate, Started
+
+StartWorker = Callable[..., Started]
+
+
+@pytest.fixture
+def own(server: RedisServer) -> Iterator[Broker]:
+    """A queue on a server that comes and goes."""
+    broker = Broker(server.url, Settings(_env_file=None, heartbeat=0.2, lease=20))
+    yield broker
+    broker.close()
+
+
+def changes(worker: Started) -> list[str]:
+    """What it said of Redis: `away`, `back`."""
+    return re.findall(r"Redis is (away|back)", worker.log())
+
+
+def test_an_idle_worker_waits_until_redis_is_back(
+    server: RedisServer, own: Broker, start_worker: StartWorker
+) -> None:
+    worker = start_worker(own)
+    server.stop()
+    worker.says("Redis is away, trying again until it is back")
+    server.start()
+    worker.says("Redis is back after")
+
+    task = new_task()
+    own.submit([task])
+    worker.says(f"task {task.id} completed in")
+    assert changes(worker) == ["away", "back"]
+    assert "Traceback" not in worker.log()
+
+
+def test_what_was_done_while_redis_was_away_is_reported_when_it_is_back(
+    server: RedisServer, own: Broker, start_worker: StartWorker, gate: Gate
+) -> None:
+    worker = start_worker(own)
+    task = new_task("gate", str(gate.folder))
+    own.submit([task])
+    wait_until(gate.started)
+    server.stop()
+    gate.open()
+    worker.says("Redis is away")
+    server.start()
+
+    worker.says(f"task {task.id} completed in")
+    done = own.get(task.id)
+    assert done is not None
+    assert (done.status, done.attempts, done.crashes) == ("completed", 1, 0)
+
+
+def test_a_worker_may_start_before_redis_does(
+    server: RedisServer, own: Broker, start_worker: StartWorker
+) -> None:
+    server.stop()
+    worker = start_worker(own, ready="Redis is away")
+    server.start()
+
+    worker.says("ready, knows")
+    assert changes(worker) == ["away", "back"]
+    assert worker.is_registered()
+
+
+def test_a_worker_can_be_stopped_while_redis_is_away(
+    server: RedisServer, own: Broker, start_worker: StartWorker
+) -> None:
+    worker = start_worker(own)
+    server.stop()
+    worker.says("Redis is away")
+    worker.signal(signal.SIGTERM)
+
+    assert worker.exit_code() == 0
+    assert "stopped without goodbye, others take over when the lease ends" in worker.log()
+    server.start()
+
+
+def refuse_by_role(client: Any) -> None:
+    client.execute_command("REPLICAOF", "127.0.0.1", "1")
+
+
+def accept_by_role(client: Any) -> None:
+    client.execute_command("REPLICAOF", "NO", "ONE")
+
+
+def refuse_for_replicas(client: Any) -> None:
+    client.config_set("min-replicas-to-write", 1)
+
+
+def accept_for_replicas(client: Any) -> None:
+    client.config_set("min-replicas-to-write", 0)
+
+
+@pytest.mark.parametrize(
+    ("refuse", "accept"),
+    [(refuse_by_role, accept_by_role), (refuse_for_replicas, accept_for_replicas)],
+    ids=["replica", "too few replicas"],
+)
+def test_a_worker_outlives_a_server_that_takes_no_writes(
+    own: Broker,
+    start_worker: StartWorker,
+    refuse: Callable[[Any], None],
+    accept: Callable[[Any], None],
+) -> None:
+    worker = start_worker(own)
+    wait_until(lambda: own.redis.info("clients")["blocked_clients"] == 1, what="it is asleep")
+    refuse(own.redis)
+    worker.says("Redis is away, trying again until it is back")
+    accept(own.redis)
+    worker.says("Redis is back after")
+
+    task = new_task()
+    own.submit([task])
+    worker.says(f"task {task.id} completed in")
+    assert "Traceback" not in worker.log()
+
+
+class Forgetful(Broker):
+    """Loses the first reply that carries verdicts."""
+
+    lost = False
+
+    def report_and_claim(
+        self, worker_id: str, reports: Sequence[Report], n: int
+    ) -> tuple[list[Verdict], list[Stored]]:
+        if not reports or self.lost:
+            return super().report_and_claim(worker_id, reports, n)
+        super().report_and_claim(worker_id, reports, 0)
+        self.lost = True
+        raise redis.ConnectionError("the reply was lost")
+
+
+@pytest.mark.timeout(60, method="thread")
+@pytest.mark.parametrize(
+    ("error", "says", "processed"),
+    [
+        (None, "completed in", 1),
+        (ValueError("no"), "failed (ValueError: no), as it was told before", 0),
+    ],
+    ids=["completed", "failed"],
+)
+def test_a_report_whose_reply_is_lost_is_sent_again(
+    broker: Broker,
+    redis_url: str,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception | None,
+    says: str,
+    processed: int,
+) -> None:
+    def handler(data: Any, context: Context) -> None:
+        if error:
+            raise error
+
+    def stop(data: Any, context: Context) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    task = new_task("it")
+    broker.submit([task, new_task("stop")])
+    types = {"it": TaskType("it", handler), "stop": TaskType("stop", stop)}
+    worker = Worker(Forgetful(redis_url, broker.settings), "worker-1", types)
+    with caplog.at_level(logging.INFO):
+        worker.run()
+
+    said = [message for message in caplog.messages if task.id in message]
+    assert len(said) == 2, "it was claimed, and it ended"
+    assert said[1].startswith(f"task {task.id} {says}")
+    assert worker.processed == processed + 1

@@ -1,0 +1,185 @@
+"""A worker process from the claim to the stored result, and what a learner reads in its log."""
+
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+from dtq.broker import Broker
+from dtq.task import Status, Stored
+from tests.helpers import new_task, wait_until
+from tests.worker.conftest import Started
+
+StartWorker = Callable[..., Started]
+
+
+def ended(broker: Broker, task_id: str) -> Stored:
+    """Waits until the task has come to an end."""
+
+    def look() -> Stored | None:
+        task = broker.get(task_id)
+        return task if task and task.status in (Status.COMPLETED, Status.FAILED) else None
+
+    task: Stored = wait_until(look, what=f"{task_id} has ended")
+    return task
+
+
+BUILT_IN: list[tuple[str, Any, Any]] = [
+    ("process", {"text": "grün"}, {"processed": {"text": "grün"}}),
+    ("process", None, {"processed": None}),
+    ("calculate", {"operation": "sum", "numbers": [1, 2, 3.5]}, 6.5),
+    ("calculate", {"operation": "product", "numbers": [2, 3, 7]}, 42),
+    ("calculate", {"operation": "mean", "numbers": [1, 2]}, 1.5),
+    ("calculate", {"operation": "min", "numbers": [3, -2]}, -2),
+    ("calculate", {"operation": "max", "numbers": [3, -2]}, 3),
+    ("calculate", {"numbers": [1, 2]}, 3),
+    ("calculate", [1, 2, 2**70], 3 + 2**70),
+    ("sleep", 0.01, 0.01),
+    ("sleep", {"seconds": 0}, 0),
+    ("flaky", {"failures": 0}, "worked at attempt 1"),
+    ("crash", {"times": 0}, "survived attempt 1"),
+    ("noop", {"ignored": []}, None),
+]
+
+
+def test_every_built_in_type_runs_and_leaves_result_duration_and_worker(
+    broker: Broker, start_worker: StartWorker
+) -> None:
+    tasks = [new_task(type, data) for type, data, _ in BUILT_IN] + [new_task("cpu", 0.01)]
+    broker.submit(tasks)
+    start_worker(broker, "worker-7")
+
+    done = [ended(broker, task.id) for task in tasks]
+
+    assert [task.status for task in done] == ["completed"] * len(tasks)
+    results = [msgspec.json.decode(task.result) for task in done]
+    assert results[:-1] == [result for _, _, result in BUILT_IN]
+    assert results[-1] > 0
+    assert {task.worker_id for task in done} == {"worker-7"}
+    for task in done:
+        assert task.duration is not None
+        assert task.started_at is not None
+        assert task.completed_at is not None
+        assert task.completed_at - task.started_at >= timedelta(seconds=task.duration - 0.001)
+    assert all(task.duration >= 0.01 for task in done if bytes(task.data) == b"0.01" and task.duration)
+
+
+def test_the_log_tells_the_story_of_each_task(
+    make_broker: Callable[..., Broker], start_worker: StartWorker
+) -> None:
+    broker = make_broker(backoff_base=1.5, backoff_jitter=0)
+    good, bad, hopeless = new_task("sleep", 0.01), new_task("fail"), new_task("fail", {"permanent": True})
+    unknown = new_task("paint")
+    broker.submit([good, bad, hopeless, unknown])
+    worker = start_worker(broker)
+    ended(broker, unknown.id)
+    worker.says(f"task {unknown.id} failed")
+
+    said = [line.split(" ", 1)[1] for line in worker.log().splitlines()]
+    story = {task.id: [line for line in said if task.id in line] for task in (good, bad, hopeless, unknown)}
+    known = "calculate, cpu, crash, deaf, fail, flaky, gate, loop, noop, process, sleep"
+    assert said[0] == f"worker-1 INFO ready, knows {known}"
+    assert story[good.id][0] == f"worker-1 INFO task {good.id} (sleep) claimed, attempt 1"
+    assert re.fullmatch(rf"worker-1 INFO task {good.id} completed in \d+\.\d\d s", story[good.id][1])
+    assert story[bad.id] == [
+        f"worker-1 INFO task {bad.id} (fail) claimed, attempt 1",
+        f"worker-1 WARNING task {bad.id} failed (RuntimeError: failed, as asked), retry 1 in 1.5 s",
+    ]
+    assert story[hopeless.id] == [
+        f"worker-1 INFO task {hopeless.id} (fail) claimed, attempt 1",
+        f"worker-1 WARNING task {hopeless.id} failed (failed for good, as asked), to the dead letter",
+    ]
+    assert story[unknown.id] == [
+        f"worker-1 INFO task {unknown.id} (paint) claimed, attempt 1",
+        f"worker-1 WARNING task {unknown.id} failed (unknown type 'paint'; known are {known}), "
+        "to the dead letter",
+    ]
+    dead = broker.get(unknown.id)
+    assert dead is not None
+    assert (dead.status, dead.attempts, dead.retry_count) == ("failed", 1, 0)
+
+
+@pytest.mark.parametrize("failures", [1, 3])
+def test_a_flaky_task_works_in_the_end(
+    make_broker: Callable[..., Broker], start_worker: StartWorker, failures: int
+) -> None:
+    broker = make_broker(backoff_base=0.01, backoff_cap=0.02)
+    task = new_task("flaky", {"failures": failures})
+    broker.submit([task])
+    start_worker(broker)
+
+    done = ended(broker, task.id)
+
+    assert (done.status, done.attempts, done.retry_count) == ("completed", failures + 1, failures)
+    assert bytes(done.result) == f'"worked at attempt {failures + 1}"'.encode()
+    assert [attempt.outcome for attempt in done.history] == ["failed"] * failures
+
+
+def test_a_time_limit_is_raised_in_the_handler_and_the_next_task_runs(
+    broker: Broker, start_worker: StartWorker
+) -> None:
+    of_type, of_task, next_one = (
+        new_task("loop"),
+        new_task("sleep", 600, timeout=0.1, max_retries=0),
+        new_task(),
+    )
+    broker.submit([of_type, of_task, next_one])
+    worker = start_worker(broker)
+
+    assert ended(broker, next_one.id).status == Status.COMPLETED
+    for task, limit in ((of_type, "0.2"), (of_task, "0.1")):
+        dead = ended(broker, task.id)
+        assert (dead.status, dead.error) == ("failed", f"was not done within its {limit} s")
+        assert [attempt.outcome for attempt in dead.history] == ["timeout"]
+        worker.says(f"task {task.id} failed (was not done within its {limit} s), to the dead letter")
+
+
+def test_the_time_limit_of_the_settings_holds_where_there_is_no_other(
+    make_broker: Callable[..., Broker], start_worker: StartWorker
+) -> None:
+    broker = make_broker(task_timeout=0.1, max_retries=0)
+    task = new_task("sleep", 600)
+    broker.submit([task])
+    start_worker(broker)
+
+    assert ended(broker, task.id).error == "was not done within its 0.1 s"
+
+
+def test_a_handler_that_ignores_its_limit_ends_its_worker(
+    make_broker: Callable[..., Broker], start_worker: StartWorker
+) -> None:
+    broker = make_broker(heartbeat=0.1, lease=1.0)
+    deaf, neighbour = new_task("deaf"), new_task()
+    broker.submit([deaf, neighbour])
+    worker = start_worker(broker)
+
+    assert worker.exit_code() == 70
+    log = worker.log()
+    assert "a handler does not return after its time limit: this worker ends itself" in log
+    assert re.search(r'worker_types\.py", line \d+ in deaf', log), "the log shows where it hangs"
+    wait_until(lambda: broker.maintain().recovered, what="its task is given to others")
+    lost = broker.get(deaf.id)
+    assert lost is not None
+    assert (lost.status, lost.crashes, lost.history[0].outcome) == ("pending", 1, "worker lost")
+
+
+def test_an_outside_view_of_a_worker(
+    make_broker: Callable[..., Broker], start_worker: StartWorker, gate: Any
+) -> None:
+    broker = make_broker(heartbeat=0.1, lease=5)
+    worker = start_worker(broker)
+    [presence] = broker.workers()
+    assert (presence.id, presence.status, presence.pid) == (worker.name, "idle", worker.pid)
+    task = new_task("gate", str(gate.folder))
+    broker.submit([task])
+
+    wait_until(lambda: broker.workers()[0].current_task == task.id, what="a beat tells of the task")
+    [busy] = broker.workers()
+    assert (busy.status, busy.tasks_processed) == ("busy", 0)
+    assert busy.started_at == presence.started_at
+    gate.open()
+    wait_until(lambda: broker.workers()[0].tasks_processed == 1, what="a beat tells of the end")
+    assert (broker.workers()[0].status, broker.workers()[0].current_task) == ("idle", None)
