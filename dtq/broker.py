@@ -57,9 +57,9 @@ class Broker:
     def __init__(self, url: str, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
         self.keys = Keys(self.settings.key_prefix)
-        # A command whose reply was lost is sent again: transitions are safe to repeat. But a claim sent twice would
-        # leave the tasks of the first to the end of their leases: it and the blocking wait are never repeated.
-        self.redis: Any = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 1))  # Any: replies are bytes or str
+        # A command whose reply was lost is sent again: transitions are safe to repeat. But a claim sent twice
+        # would leave the tasks of the first to the end of their leases: it and the blocking wait are not.
+        self.redis: Any = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 1))  # Any: bytes or str
         self.once: Any = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0))
 
     def close(self) -> None:

@@ -30,12 +30,12 @@ SCRIPTS = sorted(path for path in (ROOT / "scripts").iterdir() if path.is_file()
 
 # The files agree.
 
-CONDA_NAMES = {"jupyter-client": "jupyter_client", "redis": "redis-py"}
+CONDA_NAMES = {"redis": "redis-py"}
 CONDA_ONLY = {"python", "pip", "redis-server"}
 
 
 def bounds(requirements: Iterable[Requirement]) -> dict[str, str]:
-    return {requirement.name: str(requirement.specifier) for requirement in requirements}
+    return {canonicalize_name(each.name): str(each.specifier) for each in requirements}
 
 
 def locked() -> list[Requirement]:
@@ -147,7 +147,7 @@ if [ "$1" = venv ]; then
     exec '{sys.executable}' -m venv --without-pip "$folder"
 fi
 echo "$*" >>installs
-while [ -e gate ]; do sleep 0.05; done
+while [ -e gate ]; do '{shutil.which("sleep")}' 0.05; done
 [ ! -e broken ]
 """
 

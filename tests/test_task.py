@@ -63,7 +63,9 @@ def test_a_young_task_has_no_result() -> None:
     assert (task.created_at, task.worker_id, task.error) == (None, None, None)
 
 
-@pytest.mark.parametrize("document", [b"{}", b'{"id":"t1","type":"noop"}', b'{"id":1,"type":"noop","data":1}'])
+@pytest.mark.parametrize(
+    "document", [b"{}", b'{"id":"t1","type":"noop"}', b'{"id":1,"type":"noop","data":1}']
+)
 def test_what_is_no_task_is_refused(document: bytes) -> None:
     with pytest.raises(msgspec.ValidationError):
         parse(document)
@@ -76,8 +78,8 @@ def test_a_request_names_only_what_it_asks_for() -> None:
 
 def test_the_payload_is_the_last_member() -> None:
     everything: dict[str, Any] = {
-        "priority": "high", "depends_on": ["t0"], "delay": 1.5, "max_retries": 0, "timeout": 2.0, "fingerprint": "f",
-        "traceparent": "00", "submitted_by": "ann",
+        "priority": "high", "depends_on": ["t0"], "delay": 1.5, "max_retries": 0, "timeout": 2.0,
+        "fingerprint": "f", "traceparent": "00", "submitted_by": "ann",
     }  # fmt: skip
     text = msgspec.json.encode(new_task(data={"a": 1}, id="t1", **everything))
     assert text.endswith(b',"data":{"a":1}}')

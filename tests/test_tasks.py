@@ -245,7 +245,7 @@ def test_cpu_counts_its_rounds() -> None:
 @pytest.mark.parametrize(("type", "data"), [("process", None), ("calculate", [1])])
 def test_the_simulated_work_takes_its_time(monkeypatch: pytest.MonkeyPatch, type: str, data: Any) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(tasks.time, "sleep", slept.append)
+    monkeypatch.setattr("dtq.tasks.time.sleep", slept.append)
 
     call(type, data, Context("t-1", 1, work_time=1.5))
 
@@ -259,7 +259,10 @@ NO_NUMBERS = [-1, -0.5, "1", True, [1], math.inf, math.nan, 1e300, 10**400]
 @pytest.mark.parametrize(
     ("type", "name"), [("sleep", "seconds"), ("cpu", "seconds"), ("flaky", "failures"), ("crash", "times")]
 )
-def test_a_number_that_cannot_be_used_is_named(type: str, name: str, value: Any) -> None:
+def test_a_number_that_cannot_be_used_is_named(
+    monkeypatch: pytest.MonkeyPatch, type: str, name: str, value: Any
+) -> None:
+    monkeypatch.setattr("dtq.tasks.os.kill", lambda *_: pytest.fail("crash believes it"))
     for data in (value, {name: value}):
         with pytest.raises(PermanentError) as raised:
             call(type, data)

@@ -93,7 +93,7 @@ def checked(model: type[M], values: dict[str, Any], status: int) -> M:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_url=False, include_context=False)[0]
         where, given = ".".join(map(str, first["loc"])), msgspec.json.encode(first["input"]).decode()
         given = "" if first["type"] in ("missing", "extra_forbidden") else f", not {given:.100}"
         abort(status, f"{where:.100}: {first['msg']}{given}.")

@@ -18,11 +18,8 @@ from dtq.gateway.openapi import Call
 from dtq.outage import PASSING
 from dtq.task import NewTask, Status, Stored
 
-KEYS = uuid.UUID(
-    "5f0f5bb4-4f5c-4a0e-9d0c-8a3c1f8f2d11"
-)  # namespace of the ids that follow from a client's key
+KEYS = uuid.UUID("5f0f5bb4-4f5c-4a0e-9d0c-8a3c1f8f2d11")  # namespace of ids made from Idempotency-Keys
 members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode  # of two with one name the last, as in Python
-elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class Gateway:
@@ -41,7 +38,8 @@ class Gateway:
     def submit_batch(self) -> Response:
         """Submit up to 1,000 tasks, all or none; 200 where they all were submitted before"""
         body, batch = models.read_body(models.BatchRequest, around=3)
-        task_ids, status = self._submit(body, batch.tasks, elements(members(body)["tasks"]))
+        texts = msgspec.json.decode(members(body)["tasks"], type=list[msgspec.Raw])
+        task_ids, status = self._submit(body, batch.tasks, texts)
         return answer({"success": True, "task_ids": task_ids, "count": len(task_ids)}, status)
 
     def _submit(
@@ -49,7 +47,7 @@ class Gateway:
     ) -> tuple[list[str], int]:
         """Stores tasks, each with the payload that stands in its text; returns their ids and the status."""
         tasks = [
-            NewTask(**dict(one) | identity | {"data": members(text)["data"]})
+            NewTask(**vars(one) | identity | {"data": members(text)["data"]})
             for one, text, identity in zip(asked, texts, _identities(body, len(asked)), strict=True)
         ]
         return [task.id for task in tasks], 201 if self.broker.submit(tasks) else 200

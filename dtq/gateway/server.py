@@ -50,7 +50,7 @@ def serve(settings: Settings) -> None:
 
 
 def connect(url: str, settings: Settings) -> Broker:
-    """A broker for those who wait for an answer: within two seconds, it works or raises that Redis is away."""
+    """A broker for those who wait for an answer: it works within two seconds, or raises."""
     return Broker(f"{url}{'&' if '?' in url else '?'}socket_timeout=1&socket_connect_timeout=1", settings)
 
 

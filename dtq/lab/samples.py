@@ -1,13 +1,15 @@
 """The queue's depth over time, measured beside an experiment."""
 
+import copy
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pandas as pd
-import redis
+
+from dtq.outage import PASSING
 
 COUNTED = ("pending", "pending_high", "processing", "delayed", "waiting", "dead_letter", "completed")
 
@@ -20,14 +22,15 @@ class Samples:
     """
 
     def __init__(self, broker: Any) -> None:
-        self._broker = broker
+        self._broker = copy.copy(broker)
+        self._broker.redis = broker.once  # says at once that Redis is away, instead of trying again
         self._rows: list[dict[str, Any]] = []
 
     @property
     def frame(self) -> pd.DataFrame:
         """One row per measurement: at (UTC), time_s (since the first one), how many tasks are pending (of
-        these pending_high), processing, delayed, waiting, dead_letter and completed (ever), and how many workers
-        live. While Redis is away there are no numbers.
+        these pending_high), processing, delayed, waiting, dead_letter and completed (ever), and how many
+        workers live. While Redis is away there are no numbers.
         """
         frame = pd.DataFrame(self._rows, columns=["at", *COUNTED, "workers"])
         frame["at"] = pd.to_datetime(frame["at"], unit="s", utc=True)
@@ -37,10 +40,8 @@ class Samples:
     def take(self) -> None:
         """Measures once."""
         row: dict[str, Any] = {"at": time.time()}
-        try:
+        with suppress(*PASSING):
             row |= self._broker.counts() | {"workers": len(self._broker.workers())}
-        except (redis.ConnectionError, redis.TimeoutError) as error:
-            row["missing"] = str(error)
         self._rows.append(row)
 
 

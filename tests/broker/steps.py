@@ -94,6 +94,13 @@ def maintain(broker: Broker) -> Maintained:
     return broker.maintain()
 
 
+def stored(broker: Broker, task_id: str) -> Stored:
+    """The task, which must exist."""
+    task = broker.get(task_id)
+    assert task is not None, task_id
+    return task
+
+
 def status(broker: Broker, task_id: str) -> str | None:
     task = broker.get(task_id)
     return task.status.value if task else None
@@ -104,7 +111,9 @@ def places(broker: Broker, task_id: str) -> list[str]:
     k, member = broker.keys, task_id.encode()
     lists = {name: getattr(k, name) for name in ("pending", "pending_high", "dead_letter")}
     zsets = {name: getattr(k, name) for name in ("processing", "delayed", "waiting", "finished")}
-    found = [name for name, key in lists.items() for other in broker.redis.lrange(key, 0, -1) if other == member]
+    found = [
+        name for name, key in lists.items() for other in broker.redis.lrange(key, 0, -1) if other == member
+    ]
     return found + [name for name, key in zsets.items() if broker.redis.zscore(key, member) is not None]
 
 
@@ -142,5 +151,5 @@ def now(broker: Broker) -> float:
 
 
 def _rescore(broker: Broker, key: str, task_ids: tuple[str, ...]) -> None:
-    scores = {task_id: float(n) for n, task_id in enumerate(task_ids, 1)}
-    assert broker.redis.zadd(key, scores, xx=True, ch=True) == len(task_ids)
+    if scores := {task_id: float(n) for n, task_id in enumerate(task_ids, 1)}:
+        assert broker.redis.zadd(key, scores, xx=True, ch=True) == len(task_ids)

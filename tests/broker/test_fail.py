@@ -14,13 +14,14 @@ from tests.broker.steps import (
     fail,
     failed,
     lose,
-    make_due,
     maintain,
+    make_due,
     now,
     places,
     report,
     snapshot,
     status,
+    stored,
     submit,
 )
 
@@ -67,11 +68,9 @@ def test_a_retry_is_due_when_it_was_said(make_broker: Callable[..., Broker]) -> 
     assert (status(broker, task_id), places(broker, task_id)) == ("retrying", ["delayed"])
     due = broker.redis.zscore(broker.keys.delayed, task_id)
     assert before + 1.999 <= due <= now(broker) + 2
-    stored = broker.get(task_id)
-    assert stored is not None
-    assert stored.due is not None
-    assert stored.due.timestamp() == pytest.approx(due, abs=2e-4)
-    assert (stored.retry_count, stored.worker_id, stored.error) == (1, None, "boom")
+    task = stored(broker, task_id)
+    assert task.due.timestamp() == pytest.approx(due, abs=2e-4)
+    assert (task.retry_count, task.worker_id, task.error) == (1, None, "boom")
     assert counters(broker)["retried"] == 1
 
 
@@ -102,13 +101,11 @@ def test_history_has_an_entry_for_each_attempt_that_ended_badly(broker: Broker) 
     report(broker, failed(again(broker, task_id, "bob"), outcome="timeout", error="second"), "bob")
     complete(broker, again(broker, task_id, "ann"), "ann")
 
-    task = broker.get(task_id)
-    assert task is not None
+    task = stored(broker, task_id)
     assert [(entry.attempt, entry.worker, entry.outcome, entry.error) for entry in task.history] == [
         (1, "ann", "failed", "first"),
         (2, "bob", "timeout", "second"),
     ]
-    assert task.started_at is not None
     moments = [moment for entry in task.history for moment in (entry.started_at, entry.ended_at)]
     assert [*moments, task.started_at] == sorted([*moments, task.started_at])
 
@@ -116,10 +113,9 @@ def test_history_has_an_entry_for_each_attempt_that_ended_badly(broker: Broker) 
 def test_history_shows_the_time_in_the_handler(broker: Broker) -> None:
     task_id = submit(broker)
     task = claim_one(broker)
-    assert task.started_at is not None
     ended = failed(task)
     report(broker, ended._replace(duration=0.002, ended=ended.ended - 0.5))  # ended before it began: clocks
-    [entry] = broker.get(task_id).history  # type: ignore[union-attr]
+    [entry] = stored(broker, task_id).history
     assert entry.ended_at.timestamp() <= now(broker) - 0.499
     assert entry.started_at >= task.started_at
 
@@ -147,7 +143,7 @@ def test_repeated_after_another_worker_has_begun(broker: Broker) -> None:
     fail(broker, first, "ann")
     again(broker, task_id, "bob")
     assert fail(broker, first, "ann") == "repeated"
-    assert (places(broker, task_id), broker.get(task_id).worker_id) == (["processing"], "bob")  # type: ignore[union-attr]
+    assert (places(broker, task_id), stored(broker, task_id).worker_id) == (["processing"], "bob")
 
 
 def test_late_failure_is_refused_and_counted(broker: Broker) -> None:

@@ -1,4 +1,4 @@
-"""The broker and its server: scripts that are gone, replies that are lost, memory that is full, many queues."""
+"""The broker and its server: forgotten scripts, lost replies, full memory, several queues."""
 
 import socket
 import threading
@@ -30,6 +30,7 @@ from tests.broker.steps import (
     run,
     snapshot,
     status,
+    stored,
     submit,
 )
 from tests.helpers import new_task
@@ -64,7 +65,11 @@ def test_every_transition_works_on_a_server_that_knows_no_script(broker: Broker)
     assert broker.cancel(third) == "cancelled"
     forget()
     assert maintain(broker).deleted == 0
-    assert [status(broker, task_id) for task_id in (first, second, third)] == ["completed", "completed", "cancelled"]
+    assert [status(broker, task_id) for task_id in (first, second, third)] == [
+        "completed",
+        "completed",
+        "cancelled",
+    ]
 
 
 # ---------------------------------------------------------------- lost replies
@@ -80,7 +85,7 @@ class LossyWay:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
-        self.url = "redis://127.0.0.1:{}/0".format(self._listener.getsockname()[1])
+        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
 
     def lose_next_reply(self) -> None:
         self._lose.set()
@@ -229,7 +234,7 @@ def test_a_full_server_refuses_new_work_and_finishes_the_old(small: Broker) -> N
         assert [complete(small, task) for task in tasks] == ["completed"] * len(tasks)
     finished = {name: status(small, name) for name in [*names, "child", "later", *dead]}
     assert finished == dict.fromkeys(finished, "completed") | {"unwanted": "cancelled", dead[1]: "cancelled"}
-    assert bytes(small.get("good").result) == b'"kept"'  # type: ignore[union-attr]
+    assert bytes(stored(small, "good").result) == b'"kept"'
 
     small.redis.config_set("maxmemory", 0)
     assert status(small, submit(small)) == "pending"
@@ -255,7 +260,7 @@ def test_a_server_that_was_started_again_knows_all_it_acknowledged(tmp_path: Pat
         assert complete(broker, task) == "completed"
         run(broker, free)
         assert [status(broker, task_id) for task_id in (done, held, free)] == ["completed"] * 3
-        assert bytes(broker.get(done).result) == b"[1]"  # type: ignore[union-attr]
+        assert bytes(stored(broker, done).result) == b"[1]"
         broker.close()
 
 

@@ -16,6 +16,7 @@ from tests.broker.steps import (
     places,
     snapshot,
     status,
+    stored,
     submit,
 )
 from tests.helpers import new_task, wait_until
@@ -24,15 +25,29 @@ from tests.helpers import new_task, wait_until
 def test_a_new_task_is_pending_and_as_it_was_asked_for(broker: Broker) -> None:
     before = now(broker)
     task_id = submit(
-        broker, "resize", {"width": 3}, max_retries=5, timeout=1.5, traceparent="00-1-2-01", submitted_by="ann"
+        broker,
+        "resize",
+        {"width": 3},
+        max_retries=5,
+        timeout=1.5,
+        traceparent="00-1-2-01",
+        submitted_by="ann",
     )
 
-    task = broker.get(task_id)
-    assert task is not None
-    assert (task.type, bytes(task.data), task.priority, task.status) == ("resize", b'{"width":3}', "normal", "pending")
-    assert (task.max_retries, task.timeout, task.traceparent, task.submitted_by) == (5, 1.5, "00-1-2-01", "ann")
+    task = stored(broker, task_id)
+    assert (task.type, bytes(task.data), task.priority, task.status) == (
+        "resize",
+        b'{"width":3}',
+        "normal",
+        "pending",
+    )
+    assert (task.max_retries, task.timeout, task.traceparent, task.submitted_by) == (
+        5,
+        1.5,
+        "00-1-2-01",
+        "ann",
+    )
     assert (task.attempts, task.retry_count, task.crashes, task.worker_id) == (0, 0, 0, None)
-    assert task.created_at is not None
     assert before - 0.001 <= task.created_at.timestamp() <= now(broker)
     assert places(broker, task_id) == ["pending"]
     assert counters(broker) == {"submitted": 1}
@@ -166,10 +181,7 @@ def test_a_child_may_have_very_many_parents(broker: Broker) -> None:
 
 def test_delay(broker: Broker) -> None:
     task_id = submit(broker, delay=60.0)
-    task = broker.get(task_id)
-    assert task is not None
-    assert task.due is not None
-    assert task.created_at is not None
+    task = stored(broker, task_id)
     assert (task.status, places(broker, task_id)) == ("scheduled", ["delayed"])
     assert (task.due - task.created_at).total_seconds() == pytest.approx(60)
     assert broker.redis.zscore(broker.keys.delayed, task_id) == pytest.approx(task.due.timestamp())

@@ -68,7 +68,8 @@ def test_tasks_are_found_by_their_ids(http: FlaskClient, broker: Broker) -> None
         ("limit=0", "limit"), ("limit=1001", "1000"), ("limit=many", "limit"), ("limit=", "limit"),
         ("status=lost", "'pending'"), ("status=", "status"), ("type=", "type"), ("type=" + "x" * 101, "type"),
         ("state=pending", "state"), ("ids=", "ids.0"), ("ids=a,,b", "ids.1"), ("ids=" + "x" * 101, "ids.0"),
-        ("ids=" + ",".join("abcde" * 201), "1000"), ("ids=a&status=pending", "ids"), ("ids=a&type=noop", "ids"),
+        ("ids=" + ",".join("abcde" * 201), "1000"), ("ids=a&status=pending", "ids"),
+        ("ids=a&type=noop", "ids"),
     ],
     ids=lambda value: value[:20],
 )  # fmt: skip
@@ -182,8 +183,8 @@ def test_health_counts(http: FlaskClient, broker: Broker) -> None:
     name = health.pop("gateway")
     assert name.startswith("gateway-")
     assert health == {
-        "status": "healthy", "reasons": [], "workers": 1, "pending_tasks": 2, "pending_high": 1, "processing": 1,
-        "delayed": 1, "waiting": 1, "dead_letter": 1, "completed_tasks": 1,
+        "status": "healthy", "reasons": [], "workers": 1, "pending_tasks": 2, "pending_high": 1,
+        "processing": 1, "delayed": 1, "waiting": 1, "dead_letter": 1, "completed_tasks": 1,
     }  # fmt: skip
     assert http.get("/health").get_json()["gateway"] == name
 

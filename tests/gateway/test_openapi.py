@@ -48,7 +48,7 @@ def test_every_call_is_explained(contract: dict[str, Any]) -> None:
     assert {parameter["name"] for parameter in parameters} == {"status", "type", "limit", "ids"}
     assert contract["paths"]["/tasks"]["post"]["parameters"][0]["name"] == "Idempotency-Key"
     names = set(contract["components"]["schemas"])
-    assert {"TaskRequest", "BatchRequest", "Error", "Health", "Status"} <= names
+    assert {"TaskRequest", "BatchRequest", "Task", "Error", "Health", "Status"} <= names
 
 
 def test_the_contract_knows_which_bodies_fit(contract: dict[str, Any]) -> None:
@@ -78,8 +78,9 @@ def asked(broker: Broker) -> list[tuple[str, str, int, dict[str, Any]]]:
         ("POST", "/tasks", 400, {"data": "x", "content_type": "application/json"}),
         ("POST", "/tasks", 413, {"data": "x" * 2**21, "content_type": "application/json"}),
         ("POST", "/tasks", 403, {"json": task, "headers": {"Sec-Fetch-Site": "cross-site"}}),
-        ("POST", "/tasks/batch", 201, {"json": {"tasks": [task]}}), ("POST", "/tasks/batch", 422, {"json": task}),
-        ("GET", "/tasks", 200, {}), ("GET", "/tasks?limit=0", 400, {}), ("GET", "/tasks?ids=done,dead", 200, {}),
+        ("POST", "/tasks/batch", 201, {"json": {"tasks": [task]}}),
+        ("POST", "/tasks/batch", 422, {"json": task}), ("GET", "/tasks", 200, {}),
+        ("GET", "/tasks?limit=0", 400, {}), ("GET", "/tasks?ids=done,dead", 200, {}),
         ("GET", "/tasks/done", 200, {}), ("GET", "/tasks/dead", 200, {}), ("GET", "/tasks/nobody", 404, {}),
         ("DELETE", "/tasks/free", 200, {}), ("DELETE", "/tasks/running", 409, {}),
         ("DELETE", "/tasks/nobody", 404, {}), ("GET", "/workers", 200, {}), ("GET", "/health", 200, {}),

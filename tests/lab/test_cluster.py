@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -137,8 +138,8 @@ def test_nothing_is_left_after_an_exception() -> None:
 class Kernel:
     """A notebook's kernel, as JupyterLab runs it."""
 
-    def __init__(self) -> None:
-        self.manager = KernelManager(transport="ipc")
+    def __init__(self, folder: str) -> None:
+        self.manager = KernelManager(transport="ipc", ip=f"{folder}/kernel")
         self.manager.start_kernel()
         self.client = self.manager.blocking_client()
         self.client.start_channels()
@@ -164,9 +165,10 @@ class Kernel:
 
 @pytest.fixture
 def kernel() -> Iterator[Any]:
-    kernel = Kernel()
-    yield kernel
-    kernel.close()
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # a socket's path must be short
+        kernel = Kernel(folder)
+        yield kernel
+        kernel.close()
     wait_until(lambda: gone(kernel.pids), what="all is gone at the end")
 
 

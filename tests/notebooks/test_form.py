@@ -45,7 +45,8 @@ def test_it_is_named_on_the_map(notebook: Notebook) -> None:
 
 @each_notebook
 def test_it_is_short(notebook: Notebook) -> None:
-    assert 30 <= len(notebook.cells) <= 50
+    least = 15 if notebook.name.startswith("week0") else 30  # week 0 has no experiment
+    assert least <= len(notebook.cells) <= 50
     assert notebook.path.stat().st_size < 50_000
     assert 40 <= sum(cell.words for cell in notebook.prose) / len(notebook.code) <= 110, "words per code cell"
 
@@ -68,13 +69,12 @@ def test_it_opens_with_what_it_is_about_and_its_parameters(notebook: Notebook) -
 @each_notebook
 def test_it_ends_with_what_was_seen_and_a_stop_cell(notebook: Notebook) -> None:
     assert "## What you saw" in notebook.prose[-1].text
-    assert notebook.cells[-1] is notebook.code[-1]
-    uses_a_cluster = any("LocalCluster(" in cell.text for cell in notebook.code)
-    assert not uses_a_cluster or ".stop()" in notebook.code[-1].text
+    if any(" = LocalCluster(" in cell.text for cell in notebook.code):
+        assert ".stop()" in notebook.cells[-1].text
 
 
 @each_notebook
-def test_each_check_has_one_solution_kept_shut_before_it(notebook: Notebook) -> None:
+def test_each_check_has_a_solution_before_it_which_is_kept_shut(notebook: Notebook) -> None:
     solutions = notebook.tagged("solution")
     found = [SOLUTION.match(cell.text) for cell in solutions]
     assert [match and match[1] for match in found] == notebook.checks
@@ -82,8 +82,8 @@ def test_each_check_has_one_solution_kept_shut_before_it(notebook: Notebook) -> 
     assert [cell.text for cell in notebook.code if "%%solution" in cell.text and cell not in solutions] == []
     assert notebook.checks or notebook.name.startswith("week0")
     for name, solution in zip(notebook.checks, solutions, strict=True):
-        after = notebook.code[notebook.code.index(solution) + 1]
-        assert re.search(rf"^check\(\s*[\"']{name}[\"']", after.text, re.MULTILINE), f"no check of {name}"
+        after = "\n".join(cell.text for cell in notebook.code[notebook.code.index(solution) + 1 :])
+        assert re.search(rf"^check\(\s*[\"']{name}[\"']", after, re.MULTILINE), f"{name} is checked too early"
 
 
 @each_notebook

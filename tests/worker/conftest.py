@@ -72,7 +72,15 @@ class Started:
         return code
 
     def is_registered(self) -> bool:
-        return self.name in [presence.id for presence in self._broker.workers()]
+        return shows(self._broker, id=self.name)
+
+
+def shows(broker: Broker, **fields: Any) -> bool:
+    """Whether a live worker says this of itself."""
+    return any(
+        all(getattr(presence, name) == value for name, value in fields.items())
+        for presence in broker.workers()
+    )
 
 
 class Gate:
@@ -109,8 +117,8 @@ def gate(make_gate: Callable[[], Gate]) -> Gate:
 def start_worker(tmp_path: Path) -> Iterator[Callable[..., Started]]:
     """Starts `dtq worker` processes for a broker's queue, with its settings and the types above.
 
-    Returns when their logs have the text `ready`. `query` goes after the server's address; `patch` is a line of
-    Python that is run before all others.
+    Returns when their logs have the text `ready`. `query` goes after the server's address; `patch` is a line
+    of Python that is run before all others.
     """
     (tmp_path / "types.d").mkdir()
     (tmp_path / "types.d" / "worker_types.py").write_text(TYPES)
@@ -156,7 +164,7 @@ def run_until() -> Iterator[Callable[[Worker, Callable[[], Any]], None]]:
 
     def run(worker: Worker, condition: Callable[[], Any]) -> None:
         def stop() -> None:
-            wait_until(lambda: worker.name in [presence.id for presence in worker.broker.workers()])
+            wait_until(lambda: shows(worker.broker, id=worker.name))
             try:
                 wait_until(condition)
             finally:

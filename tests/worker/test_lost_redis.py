@@ -12,13 +12,14 @@ import redis
 
 from dtq.broker import Broker
 from dtq.config import Settings
+from dtq.presence import Presence
 from dtq.redis_server import RedisServer
 from dtq.report import Report, Verdict
 from dtq.task import Stored
 from dtq.tasks import Context, TaskType
 from dtq.worker import Worker
 from tests.helpers import new_task, wait_until
-from tests.worker.conftest import Gate, Started
+from tests.worker.conftest import Gate, Started, shows
 
 StartWorker = Callable[..., Started]
 
@@ -68,6 +69,54 @@ def test_what_was_done_while_redis_was_away_is_reported_when_it_is_back(
     done = own.get(task.id)
     assert done is not None
     assert (done.status, done.attempts, done.crashes) == ("completed", 1, 0)
+
+
+class Failing(Broker):
+    """Counts what both threads of a worker try in vain."""
+
+    beats = looks = 0
+
+    def heartbeat(self, worker: Presence, held: Sequence[Stored] = ()) -> set[str]:
+        try:
+            return super().heartbeat(worker, held)
+        except redis.RedisError:
+            self.beats += 1
+            raise
+
+    def wait(self, seconds: float) -> None:
+        try:
+            super().wait(seconds)
+        except redis.RedisError:
+            self.looks += 1
+            raise
+
+
+@pytest.mark.timeout(60, method="thread")
+def test_both_threads_of_a_worker_meet_an_outage_and_one_tells_of_it(
+    server: RedisServer,
+    own: Broker,
+    run_until: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broker = Failing(server.url, own.settings)
+
+    def go_and_come() -> bool:
+        server.stop()
+        wait_until(lambda: broker.beats >= 2 and broker.looks >= 2, what="both have met it")
+        server.start()
+        task = new_task()
+        own.submit([task])
+        wait_until(lambda: own.counts()["completed"] == 1, what="one thread works again")
+        wait_until(lambda: shows(own, tasks_processed=1), what="so does the other")
+        return True
+
+    with caplog.at_level(logging.WARNING):
+        run_until(Worker(broker, "worker-1"), go_and_come)
+
+    assert [message.split(" (")[0].split(" after")[0] for message in caplog.messages] == [
+        "Redis is away, trying again until it is back",
+        "Redis is back",
+    ]
 
 
 def test_a_worker_may_start_before_redis_does(

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from dtq import tasks
 from dtq.broker import Broker
 from dtq.task import NewTask, Stored
 from dtq.tasks import Context, TaskType
 from dtq.worker import Worker
 from tests.helpers import new_task, wait_until
-from tests.worker.conftest import Gate, Started
+from tests.worker.conftest import Gate, Started, shows
 
 in_this_thread = pytest.mark.timeout(60, method="thread")  # the other method's timer is the worker's here
 StartWorker = Callable[..., Started]
@@ -35,29 +36,32 @@ def stored(broker: Broker, task: NewTask) -> Stored:
     return found
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_an_idle_worker_goes_at_once_and_says_goodbye(
-    broker: Broker, start_worker: StartWorker, number: int
+def test_an_idle_worker_goes_at_once_and_says_goodbye(broker: Broker, start_worker: StartWorker) -> None:
+    sound = "import dtq.worker; dtq.worker.IDLE_WAIT = 4"
+    workers = [start_worker(broker, name, patch=sound, ready="") for name in ("worker-1", "worker-2")]
+    for worker in workers:
+        worker.says("ready")
+        assert worker.is_registered()
+
+    for worker, number in zip(workers, (signal.SIGTERM, signal.SIGINT), strict=True):
+        worker.signal(number)
+
+        assert worker.exit_code(timeout=3) == 0
+        assert not worker.is_registered()
+        assert worker.log().splitlines()[-1].endswith("INFO stopped after 0 tasks, 0 given back")
+
+
+def test_the_task_in_hand_is_finished_and_the_others_are_left(
+    make_broker: Callable[..., Broker], start_worker: StartWorker, gate: Gate
 ) -> None:
-    worker = start_worker(broker, patch="import dtq.worker; dtq.worker.IDLE_WAIT = 4")
-    assert worker.is_registered()
-
-    worker.signal(number)
-
-    assert worker.exit_code(timeout=3) == 0
-    assert not worker.is_registered()
-    assert worker.log().splitlines()[-1].endswith("worker-1 INFO stopped after 0 tasks, 0 given back")
-
-
-def test_the_task_in_hand_is_finished_and_the_others_are_given_back(
-    broker: Broker, start_worker: StartWorker, gate: Gate
-) -> None:
+    broker = make_broker(heartbeat=0.1, lease=5)
     worker = start_worker(broker)
     task = start_gate(broker, gate)
     others = [new_task() for _ in range(3)]
     broker.submit(others)
     worker.signal(signal.SIGTERM)
     worker.says("stopping; the task in hand has 30 s")
+    wait_until(lambda: shows(broker, status="draining"), what="a beat tells of it")
     gate.open()
 
     assert worker.exit_code() == 0
@@ -65,22 +69,31 @@ def test_the_task_in_hand_is_finished_and_the_others_are_given_back(
     assert (done.status, done.attempts, bytes(done.result)) == ("completed", 1, b'"gone through"')
     assert not worker.is_registered()
     assert "stopped after 1 tasks" in worker.log()
-    assert {(stored(broker, other).status, stored(broker, other).attempts) for other in others} == {
-        ("pending", 0)
-    }
+    left = [stored(broker, other) for other in others]
+    assert {(other.status, other.attempts) for other in left} == {("pending", 0)}
 
 
-def test_a_draining_worker_shows_it(
-    make_broker: Callable[..., Broker], start_worker: StartWorker, gate: Gate
+@in_this_thread
+def test_what_was_claimed_and_not_begun_is_given_back_in_its_old_order(
+    make_broker: Callable[..., Broker], redis_url: str
 ) -> None:
-    broker = make_broker(heartbeat=0.1, lease=5)
-    worker = start_worker(broker)
-    start_gate(broker, gate)
-    worker.signal(signal.SIGTERM)
+    """The worker learns to claim in batches; one of the last batch tells it to stop."""
 
-    wait_until(lambda: broker.workers()[0].status == "draining")
-    gate.open()
-    assert worker.exit_code() == 0
+    def stop(data: Any, context: Context) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    broker = make_broker()
+    after = [new_task() for _ in range(5)]
+    broker.submit([*[new_task() for _ in range(200)], new_task("stop"), *after])
+    types = {"noop": tasks.registry["noop"], "stop": TaskType("stop", stop)}
+
+    Worker(make_broker(), "worker-1", types).run()
+
+    assert broker.counts()["completed"] == 201
+    _, claimed = broker.report_and_claim("worker-2", [], 64)
+    assert [task.id for task in claimed] == [task.id for task in after]
+    assert {(task.attempts, task.crashes) for task in claimed} == {(1, 0)}
+    assert int(broker.redis.hget(broker.keys.counters, "released")) > 0
 
 
 def test_a_second_signal_gives_the_task_back_at_once(
@@ -120,10 +133,10 @@ def test_a_handler_that_will_not_be_interrupted_cannot_hold_a_draining_worker(
     make_broker: Callable[..., Broker], start_worker: StartWorker
 ) -> None:
     broker = make_broker(drain_timeout=0.1, heartbeat=0.1, lease=5)
-    worker = start_worker(broker)
+    worker = start_worker(broker, patch="import dtq.worker; dtq.worker.LAST_WORDS = 0.2")
     deaf = new_task("deaf", timeout=600)
     broker.submit([deaf])
-    wait_until(lambda: broker.workers()[0].current_task == deaf.id, what="it runs")
+    wait_until(lambda: shows(broker, current_task=deaf.id), what="it runs")
     worker.signal(signal.SIGTERM)
 
     assert worker.exit_code() == 70
@@ -150,8 +163,8 @@ def test_more_signals_do_not_keep_a_worker_from_saying_goodbye(
     def stop(data: Any, context: Context) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    tasks = [new_task("stop"), new_task("stop")]
-    broker.submit(tasks)
+    first, second = new_task("stop"), new_task("stop")
+    broker.submit([first, second])
     worker = Worker(Interrupting(redis_url, broker.settings), "worker-1", {"stop": TaskType("stop", stop)})
     before = {n: signal.signal(n, lambda n, _: arrived.append(n)) for n in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -164,7 +177,7 @@ def test_more_signals_do_not_keep_a_worker_from_saying_goodbye(
     assert arrived == [], "the worker's own handlers are in place until it has said goodbye"
     assert caplog.messages[-1] == "stopped after 1 tasks, 0 given back"
     assert broker.workers() == []
-    assert [stored(broker, task).status for task in tasks] == ["completed", "pending"]
+    assert [stored(broker, task).status for task in (first, second)] == ["completed", "pending"]
 
 
 @in_this_thread

@@ -1,0 +1,201 @@
+"""The house rules that a machine can check; ruff and mypy check the rest."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DTQ = ROOT / "dtq"
+LAB = DTQ / "lab"
+PYTHON = sorted(DTQ.rglob("*.py"))
+LUA = sorted(DTQ.rglob("*.lua"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+LONGEST = 40
+BUDGET = 2000
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def functions(path: Path) -> Iterator[Function]:
+    return (node for node in ast.walk(tree(path)) if isinstance(node, Function))
+
+
+def in_every(paths: list[Path]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("path", paths, ids=name)
+
+
+# ---------------------------------------------------------------- size
+
+
+def test_a_reader_needs_an_afternoon_for_all_of_dtq() -> None:
+    sizes = {
+        name(path): len(path.read_text().splitlines()) for path in PYTHON + LUA if LAB not in path.parents
+    }
+    assert sum(sizes.values()) < BUDGET, sizes
+
+
+@in_every(PYTHON)
+def test_functions_fit_on_a_screen(path: Path) -> None:
+    lengths = {f.name: (f.end_lineno or f.lineno) - f.lineno + 1 for f in functions(path)}
+    assert {which: lines for which, lines in lengths.items() if lines > LONGEST} == {}
+
+
+@in_every(LUA)
+def test_lua_functions_fit_on_a_screen(path: Path) -> None:
+    blocks = re.findall(
+        r"^local function (\w+)(.*?)(?:^end$|end$)", path.read_text(), re.DOTALL | re.MULTILINE
+    )
+    assert len(blocks) == len(re.findall(r"^local function ", path.read_text(), re.MULTILINE))
+    assert {which: text.count("\n") for which, text in blocks if text.count("\n") >= LONGEST} == {}
+
+
+# ---------------------------------------------------------------- keys are spelled in one file
+
+KEY = re.compile(r"\b(tasks?|workers?|metrics|dependencies|dependents):(?!\s)")
+
+
+def python_literals(source: str) -> Iterator[tuple[int, str]]:
+    """Strings that the program uses, f-strings included; not docstrings, which Python throws away."""
+    module = ast.parse(source)
+    prose = {id(node.value) for node in ast.walk(module) if isinstance(node, ast.Expr)}
+    for node in ast.walk(module):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+            yield node.lineno, node.value
+
+
+def lua_code(source: str) -> Iterator[tuple[int, str]]:
+    """Lines without their comments."""
+    for number, line in enumerate(source.splitlines(), 1):
+        yield number, re.sub(r"--.*", "", line)
+
+
+def key_literals(path: Path) -> dict[int, str]:
+    read = lua_code if path.suffix == ".lua" else python_literals
+    return {line: text for line, text in read(path.read_text()) if KEY.search(text)}
+
+
+@in_every([path for path in PYTHON + LUA if path != DTQ / "keys.py"])
+def test_no_file_but_keys_spells_a_key(path: Path) -> None:
+    assert key_literals(path) == {}
+
+
+def test_the_search_for_keys_finds_keys(tmp_path: Path) -> None:
+    found = {literal for _, literal in python_literals((DTQ / "keys.py").read_text()) if KEY.search(literal)}
+    assert len(found) == 19
+    (tmp_path / "a.py").write_text(
+        '"""tasks:pending"""\nx = 1  # tasks:dead\nf"task:{x}"\nf(f"task:{x}", "task: no")\n'
+    )
+    (tmp_path / "a.lua").write_text("-- tasks:pending\nredis.call('GET', 'task:' .. id) -- task:\n")
+    assert key_literals(tmp_path / "a.py") == {3: "task:", 4: "task:"}
+    assert list(key_literals(tmp_path / "a.lua")) == [2]
+
+
+# ---------------------------------------------------------------- what is public is explained
+
+
+def undocumented(path: Path) -> list[str]:
+    """Public names without a docstring. What is as short as one would be needs none."""
+    module = tree(path)
+    found = [] if ast.get_docstring(module) or not module.body else ["the module"]
+    found += [which for which, node in public(module) if not ast.get_docstring(node) and not is_short(node)]
+    return found
+
+
+def public(scope: ast.Module | ast.ClassDef, prefix: str = "") -> Iterator[tuple[str, Documented]]:
+    for node in scope.body:
+        if isinstance(node, ast.ClassDef | Function) and not node.name.startswith("_"):
+            yield prefix + node.name, node
+            if isinstance(node, ast.ClassDef):
+                yield from public(node, f"{node.name}.")
+
+
+def is_short(node: Documented) -> bool:
+    return isinstance(node, Function) and len(node.body) <= 2 and not any(map(is_compound, node.body))
+
+
+def is_compound(statement: ast.stmt) -> bool:
+    return hasattr(statement, "body")
+
+
+@in_every(PYTHON)
+def test_what_is_public_has_a_docstring(path: Path) -> None:
+    assert undocumented(path) == []
+
+
+@in_every([path for path in LUA if path.name != "shared.lua"])
+def test_a_script_begins_with_its_contract(path: Path) -> None:
+    header = re.match(r"(?:--.*\n)+", path.read_text())
+    assert header, "the first lines must be comments"
+    assert re.search(r"^-- ARGV\[.+?\] +-> ", header[0], re.MULTILINE), "name what goes in"
+    assert re.search(r"^-- Returns ", header[0], re.MULTILINE), "name what comes out"
+    used = {int(number) for number in re.findall(r"\bARGV\[(\d+)\]", path.read_text()[header.end() :])}
+    named = re.findall(r"ARGV\[(\d+|\.\.)(?:\.\.(\d+))?\]", header[0])
+    ranges = [range(int(a), int(b or a) + 1) for a, b in named if a != ".."]
+    assert used <= {number for numbers in ranges for number in numbers}, "each ARGV in use has its line"
+
+
+def test_shared_lua_says_what_it_is() -> None:
+    assert (DTQ / "lua" / "shared.lua").read_text().startswith("-- ")
+
+
+@in_every([path for path in PYTHON if path != DTQ / "cli.py" and LAB not in path.parents])
+def test_only_the_command_line_prints(path: Path) -> None:
+    calls = [node for node in ast.walk(tree(path)) if isinstance(node, ast.Call)]
+    assert [
+        call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"
+    ] == []
+
+
+# ---------------------------------------------------------------- tests that can fail
+
+
+def asserts(node: ast.AST, helpers: set[str]) -> bool:
+    """Whether something in there asserts: itself, through pytest.raises or a helper, or by raising."""
+    return any(
+        isinstance(inner, ast.Assert)
+        or (isinstance(inner, ast.Call) and called(inner) in {"raises", "warns", "fail", *helpers})
+        for inner in ast.walk(node)
+    )
+
+
+def called(call: ast.Call) -> str:
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+
+
+def asserting_helpers(paths: list[Path]) -> set[str]:
+    """Names of functions in the tests that assert, themselves or through each other."""
+    candidates = [f for path in paths for f in functions(path) if not f.name.startswith("test_")]
+    helpers: set[str] = set()
+    while more := {f.name for f in candidates if f.name not in helpers and asserts(f, helpers)}:
+        helpers |= more
+    return helpers
+
+
+def toothless(paths: list[Path], helpers: set[str]) -> list[str]:
+    tests = [(path, f) for path in paths for f in functions(path) if f.name.startswith("test_")]
+    return [f"{path.name}::{f.name}" for path, f in tests if not asserts(f, helpers)]
+
+
+def test_every_test_asserts() -> None:
+    assert toothless(TESTS, asserting_helpers(TESTS)) == []
+
+
+def test_a_test_that_cannot_fail_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "test_it.py"
+    file.write_text(
+        "def check(x):\n    assert x\n\ndef deeper(x):\n    check(x)\n\ndef idle(x):\n    return x\n\n"
+        "def test_a():\n    deeper(1)\n\ndef test_b():\n    idle(1)\n\ndef test_c():\n    assert 1\n"
+    )
+    assert toothless([file], asserting_helpers([file])) == ["test_it.py::test_b"]
