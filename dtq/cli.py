@@ -5,12 +5,15 @@ import logging
 import secrets
 import socket
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtq import config, tasks
+from dtq import tasks
 from dtq.errors import ConfigError, DtqError
+
+if TYPE_CHECKING:
+    from dtq.config import Settings
 
 PORT = click.IntRange(0, 65535)
 COUNT = click.IntRange(min=1)
@@ -37,7 +40,7 @@ modules = click.option(
 def main() -> None:
     """A small distributed task queue to learn from."""
     logging.basicConfig(
-        level=config.load().log_level,
+        level=_settings().log_level,
         format="%(asctime)s.%(msecs)03d %(name)s %(levelname)s %(message)s",
         datefmt="%H:%M:%S",
     )
@@ -51,7 +54,7 @@ def gateway(host: str | None, port: int | None) -> None:
     from dtq.gateway.server import serve
 
     asked = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
-    serve(config.load().model_copy(update=asked))
+    serve(_settings().model_copy(update=asked))
 
 
 @main.command()
@@ -64,7 +67,7 @@ def worker(processes: int, modules: tuple[str, ...], name: str | None) -> None:
     from dtq.redis_server import locate
     from dtq.worker import Worker
 
-    settings = config.load()
+    settings = _settings()
     url = locate(settings)
     _load(modules)
     name = name or f"worker-{secrets.token_hex(4)}"
@@ -86,7 +89,7 @@ def up(workers: int, port: int | None, modules: tuple[str, ...]) -> None:
     from dtq.redis_server import free_port, serve
 
     _load(modules)  # to hear of mistakes here, and not from each worker again and again
-    settings = config.load()
+    settings = _settings()
     port = (settings.port if port is None else port) or free_port()
     _check_free(settings.host, port)
     names = [f"worker-{n}" for n in range(1, workers + 1)]
@@ -156,7 +159,7 @@ def redis(command: tuple[str, ...]) -> None:
     from dtq.lab.redis_prompt import RedisPrompt
     from dtq.redis_server import locate
 
-    prompt = RedisPrompt(locate(config.load()), readable=sys.stdout.isatty())
+    prompt = RedisPrompt(locate(_settings()), readable=sys.stdout.isatty())
     if not command:
         prompt.converse()
     elif not prompt.run(command):
@@ -177,6 +180,12 @@ def _data(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text
+
+
+def _settings() -> "Settings":
+    from dtq.config import load
+
+    return load()
 
 
 def _load(modules: tuple[str, ...]) -> None:

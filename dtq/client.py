@@ -221,5 +221,5 @@ def _pause(began: float, asked: float, timeout: float | None, left: Ids) -> None
     now = time.monotonic()
     remaining = math.inf if timeout is None else began + timeout - now
     if remaining <= 0:
-        raise WaitTimeout(f"Not done after {timeout:g} s: {len(left)} tasks, such as {left[0]}.")
+        raise WaitTimeout(f"{len(left)} of the tasks are not done after {timeout:g} s, {left[0]} for one.")
     time.sleep(min(remaining, max(0.02, min((now - began) / 10, 0.25), 3 * (now - asked))))

@@ -9,4 +9,4 @@ import sys
 from dtq.cli import main
 
 if __name__ == "__main__":
-    main(["stress", *sys.argv[1:]])
+    main(["stress", *sys.argv[1:]], prog_name="dtq")

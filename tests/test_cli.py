@@ -81,6 +81,47 @@ def system(folder: Path, *arguments: str) -> Iterator[Path]:
         yield folder
 
 
+class Terminal:
+    """A command in a terminal of its own."""
+
+    def __init__(self, folder: Path, arguments: tuple[str, ...], variables: dict[str, str]) -> None:
+        self._ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (40, 120))
+        streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+        self._process = subprocess.Popen(
+            [*DTQ, *arguments], cwd=folder, env=variables, start_new_session=True, **streams
+        )
+        os.close(theirs)
+
+    def read_until(self, mark: str) -> str:
+        """What is shown next, up to where `mark` is."""
+        text = b""
+        while mark.encode() not in text:
+            text += os.read(self._ours, 65536)
+        return text.decode()
+
+    def type(self, text: str) -> None:
+        os.write(self._ours, text.encode())
+
+    def interrupt(self) -> None:
+        self._process.send_signal(signal.SIGINT)
+
+    def exit_code(self) -> int:
+        """Waits for the command's end."""
+        return self._process.wait(10)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._ours)
+
+
+@contextmanager
+def terminal(folder: Path, *arguments: str, **variables: str) -> Iterator[Terminal]:
+    with closing(Terminal(folder, arguments, environment(TERM="xterm", **variables))) as terminal:
+        yield terminal
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder in which a system runs, for all tests that leave it as it is."""
@@ -109,8 +150,19 @@ def test_the_overview_names_every_command_and_cuts_no_sentence(tmp_path: Path) -
 
 
 def test_help_does_not_load_what_only_a_command_needs() -> None:
-    program = "import sys, dtq.cli; print({'flask', 'requests', 'tqdm', 'pandas'} & set(sys.modules))"
+    program = (
+        "import sys, dtq.cli; print({'flask', 'pydantic', 'redis', 'requests', 'tqdm'} & set(sys.modules))"
+    )
     assert subprocess.check_output([sys.executable, "-c", program], text=True) == "set()\n"
+
+
+def test_no_command_needs_what_only_the_notebooks_have() -> None:
+    program = """
+import sys
+sys.modules |= dict.fromkeys(["pandas", "matplotlib", "numpy", "IPython"])  # as if they were not installed
+import dtq.lab.demo, dtq.lab.redis_prompt, dtq.lab.status, dtq.lab.stress
+"""
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
 # ---------------------------------------------------------------- up
@@ -241,42 +293,16 @@ def test_status_tells_of_a_system_without_redis(tmp_path: Path) -> None:
         assert re.fullmatch(r"http://\S+ is unhealthy\. Redis .*\n", said(tmp_path, "status"))
 
 
-@contextmanager
-def terminal(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """Runs a command in a terminal of its own; yields the process and the other end of the terminal."""
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (40, 120))
-    streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
-    process = subprocess.Popen(
-        [*DTQ, *arguments], cwd=folder, env=environment(TERM="xterm"), start_new_session=True, **streams
-    )
-    os.close(theirs)
-    try:
-        yield process, ours
-    finally:
-        process.kill()
-        process.wait()
-        os.close(ours)
-
-
-def read_until(descriptor: int, mark: bytes) -> bytes:
-    text = b""
-    while mark not in text:
-        text += os.read(descriptor, 65536)
-    return text
-
-
 def test_status_is_drawn_anew_in_the_same_place_until_ctrl_c(folder: Path) -> None:
-    with terminal(folder, "status", "--watch") as (process, screen):
-        first = read_until(screen, b"worker-2")
+    with terminal(folder, "status", "--watch") as screen:
+        first = screen.read_until("worker-2")
         task_id = said(folder, "submit", "noop").strip()
-        later = read_until(screen, task_id.encode())
-        process.send_signal(signal.SIGINT)
-        code = process.wait(10)
+        later = screen.read_until(task_id)
+        screen.interrupt()
 
-    assert first.startswith(b"\x1b[2J\x1b[H")
-    assert b"\x1b[H" in later
-    assert code == 0
+        assert screen.exit_code() == 0
+    assert first.startswith("\x1b[2J\x1b[H")
+    assert "\x1b[H" in later
 
 
 # ---------------------------------------------------------------- stress
@@ -321,10 +347,10 @@ def test_stress_without_workers_does_not_wait_for_ever(tmp_path: Path) -> None:
 
 def test_stress_shows_its_progress_in_a_terminal(folder: Path) -> None:
     options = ["--tasks", "20", "--type", "sleep", "--data", "0.02"]
-    with terminal(folder, "stress", *options) as (_, screen):
-        shown = read_until(screen, b"throughput")
-    assert b"submitted:" in shown
-    assert b"completed:" in shown
+    with terminal(folder, "stress", *options) as screen:
+        shown = screen.read_until("throughput")
+    assert "submitted:" in shown
+    assert "completed:" in shown
 
 
 # ---------------------------------------------------------------- redis
@@ -342,8 +368,8 @@ def test_redis_asks_for_commands_where_none_is_given(folder: Path) -> None:
 
 
 def test_redis_marks_types_for_people(folder: Path) -> None:
-    with terminal(folder, "redis", "LLEN", "no:such:list") as (_, screen):
-        assert b"(integer) 0" in read_until(screen, b"\n")
+    with terminal(folder, "redis", "LLEN", "no:such:list") as screen:
+        assert "(integer) 0" in screen.read_until("\n")
 
 
 def test_a_refused_redis_command_is_an_error(folder: Path) -> None:

@@ -36,7 +36,7 @@ def serve(settings: Settings) -> None:
     listener = _listen(settings.host, settings.port)  # first: a taken port leaves nothing behind
     with listener, redis_server.serve(settings) as url, closing(connect(url, settings)) as broker:
         ended = threading.Event()
-        maintenance = threading.Thread(target=_maintain, args=(broker, ended))
+        maintenance = threading.Thread(target=_maintain, args=(broker, ended), daemon=True)
         maintenance.start()
         note = _note(settings, listener.getsockname()[1])
         try:

@@ -158,12 +158,13 @@ def test_a_worker_shows_what_it_does(
 ) -> None:
     broker = make_broker(heartbeat=0.1, lease=5)
     worker = start_worker(broker)
-    assert shows(broker, id=worker.name, status="idle", pid=worker.pid, tasks_processed=0)
     task = new_task("gate", str(gate.folder))
-    broker.submit([task])
 
-    wait_until(lambda: shows(broker, status="busy", current_task=task.id), what="a beat tells of the task")
-    assert shows(broker, id=worker.name, pid=worker.pid, tasks_processed=0)
+    def shown(**fields: Any) -> None:
+        wait_until(lambda: shows(broker, id=worker.name, pid=worker.pid, **fields), what=f"it shows {fields}")
+
+    shown(status="idle", current_task=None, tasks_processed=0)
+    broker.submit([task])
+    shown(status="busy", current_task=task.id, tasks_processed=0)
     gate.open()
-    wait_until(lambda: shows(broker, status="idle", tasks_processed=1), what="a beat tells of the end")
-    assert shows(broker, current_task=None)
+    shown(status="idle", current_task=None, tasks_processed=1)
