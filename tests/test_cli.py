@@ -85,6 +85,7 @@ class Terminal:
     """A command in a terminal of its own."""
 
     def __init__(self, folder: Path, arguments: tuple[str, ...], variables: dict[str, str]) -> None:
+        self._unread = b""
         self._ours, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (40, 120))
         streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
@@ -94,11 +95,12 @@ class Terminal:
         os.close(theirs)
 
     def read_until(self, mark: str) -> str:
-        """What is shown next, up to where `mark` is."""
-        text = b""
-        while mark.encode() not in text:
-            text += os.read(self._ours, 65536)
-        return text.decode()
+        """What is shown next, up to `mark`."""
+        end = mark.encode()
+        while end not in self._unread:
+            self._unread += os.read(self._ours, 65536)
+        text, _, self._unread = self._unread.partition(end)
+        return (text + end).decode()
 
     def type(self, text: str) -> None:
         os.write(self._ours, text.encode())

@@ -281,7 +281,7 @@ def test_waiting_in_vain_says_how_many_are_not_done(client: Client, broker: Brok
 
     with pytest.raises(WaitTimeout, match=f"^2 of the tasks are not done after 0.05 s, {ids[1]} for one"):
         client.wait(ids, timeout=0.05)
-    with pytest.raises(WaitTimeout, match="^1 of the tasks"):
+    with pytest.raises(WaitTimeout, match="1 of the tasks"):
         client.wait(ids[1], timeout=0)
     assert client.wait(ids[0], timeout=0).status == Status.COMPLETED
 

@@ -2,9 +2,12 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,12 @@ import pytest
 import redis
 
 from dtq import redis_server
+from dtq.broker import Broker, Maintained
 from dtq.config import Settings
 from dtq.errors import NoServerError
 from dtq.redis_server import RedisServer, locate, serve
-from tests.helpers import alive, wait_until
+from dtq.report import Completed, Verdict
+from tests.helpers import alive, new_task, wait_until
 
 
 @pytest.fixture
@@ -71,6 +76,22 @@ def test_a_server_on_the_path_serves_where_there_is_no_wheel(
     program = tmp_path / "redis-server"
     program.touch(0o755)
     assert redis_server.find_program() == str(program)
+
+
+def test_redis_itself_serves_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = shutil.which("redis-server")
+    if not program:
+        pytest.skip("redis-server is not installed")
+    monkeypatch.setattr(redis_server, "find_program", lambda: program)
+    with RedisServer(tmp_path) as server, closing(Broker(server.url, settings(tmp_path))) as broker:
+        assert "valkey" not in broker.redis.info("server").get("server_name", "redis")
+        task = new_task(data={"a": []})
+        assert broker.submit([task]) == [task.id]
+        _, (claimed,) = broker.report_and_claim("me", [], 1)
+        report = Completed(claimed.id, claimed.attempts, 0.1, time.monotonic(), b"[]")
+        assert broker.report_and_claim("me", [report], 1) == ([Verdict("completed")], [])
+        assert bytes(broker.get(task.id).result) == b"[]"
+        assert broker.maintain() == Maintained()
 
 
 def test_who_asks_for_a_server_gets_it(tmp_path: Path) -> None:

@@ -625,6 +625,7 @@ class Queue(RuleBasedStateMachine):
             self.agrees()
 
 
+@pytest.mark.timeout(600)  # a failure is shrunk, which takes longer than to find it
 def test_the_queue_does_what_its_model_does(tmp_path: Path) -> None:
     rules = {
         "lease": HOUR,
@@ -641,6 +642,7 @@ def test_the_queue_does_what_its_model_does(tmp_path: Path) -> None:
                 max_examples=75,
                 stateful_step_count=25,
                 deadline=None,
+                report_multiple_bugs=False,
                 phases=[
                     Phase.explicit,
                     Phase.reuse,

@@ -63,7 +63,7 @@ OUTCOMES = {
     "failed": Look(ORANGE, "////", "black", "failed"),
     "timeout": Look(PURPLE, "xxxx", "black", "over its time limit"),
     "worker lost": Look(RED, "\\\\\\\\", "white", "worker lost, until its lease ended"),
-    "processing": Look("none", "....", TEXT, "still running"),
+    "processing": Look("none", "....", TEXT, "no end yet"),
 }
 PRIORITIES = {"normal": ("o", BLUE), "high": ("^", RED)}
 PLACES = {  # of the queue: colour and line style
@@ -237,14 +237,17 @@ def share(attempts: pd.DataFrame, title: str = "How was the work shared?", ax: A
     done = attempts.loc[attempts["outcome"] == "completed", "worker"].value_counts()
     counts = [int(done.get(worker, 0)) for worker in workers]
     total = max(sum(counts), 1)
-    bars = ax.barh(range(len(workers)), counts, height=0.62, color=BLUE)
-    ax.bar_label(bars, [f"{count}  ({count / total:.0%})" for count in counts], padding=4)
+    ax.barh(range(len(workers)), counts, height=0.62, color=BLUE)
+    for lane, count in enumerate(counts):  # beside the chart, where no line crosses them
+        ax.text(
+            1.01, lane, f"{count}  ({count / total:.0%})", transform=ax.get_yaxis_transform(), va="center"
+        )
     if workers:
         even = total / len(workers)
         ax.axvline(even, color=TEXT, linestyle="--", label=f"an even share: {even:.3g}")
     ax.set(yticks=range(len(workers)), yticklabels=workers, xlabel="tasks completed")
     ax.set_ylim(max(len(workers), 1) - 0.45, -0.55)
-    ax.set_xlim(0, max([*counts, 1]) * 1.16)  # room for the labels
+    ax.set_xlim(0, max([*counts, 1]) * 1.02)
     ax.tick_params(axis="y", length=0)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return _finish(ax, title)
@@ -414,7 +417,8 @@ def _mark(ax: Axes, events: Events | None, zero: datetime) -> float:
         start = max(0.0, min(second, right - width))
         level = next((i for i, end in enumerate(ends) if end <= start), len(ends))
         ends[level : level + 1] = [start + width + 8 / scale]
-        ax.axvline(second, color=TEXT, linewidth=1.2, linestyle=(0, (2, 2)))
+        # Behind the bars of a timeline, so that it crosses out no number.
+        ax.axvline(second, color=TEXT, linewidth=1.2, linestyle=(0, (2, 2)), zorder=0.9)
         ax.annotate(
             name,
             (start, 1),

@@ -10,6 +10,7 @@ from tests.helpers import wait_until
 from tests.notebooks.processes import leftovers
 from tests.notebooks.workbook import NOTEBOOKS, Notebook
 
+pytestmark = pytest.mark.timeout(300)  # their experiments take their time, more so on a busy machine
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
 
 
