@@ -47,7 +47,7 @@ class Gateway:
     ) -> tuple[list[str], int]:
         """Stores tasks, each with the payload that stands in its text; returns their ids and the status."""
         tasks = [
-            NewTask(**vars(one) | identity | {"data": members(text)["data"]})
+            NewTask(**one.model_dump(exclude_defaults=True) | identity | {"data": members(text)["data"]})
             for one, text, identity in zip(asked, texts, _identities(body, len(asked)), strict=True)
         ]
         return [task.id for task in tasks], 201 if self.broker.submit(tasks) else 200

@@ -44,7 +44,8 @@ def serve(settings: Settings) -> None:
             limits = {"threads": 16, "max_request_body_size": 16 * models.BODY_LIMIT}
             waitress.create_server(create_app(broker, settings), sockets=[listener], **limits).run()
         finally:
-            note.unlink(missing_ok=True)
+            if note.exists() and json.loads(note.read_text())["pid"] == os.getpid():  # else another's
+                note.unlink()
             ended.set()
             maintenance.join()
 
