@@ -23,6 +23,7 @@ from urllib3.util import Retry
 
 from dtq.config import load
 from dtq.errors import ApiError, ConfigError, DtqError, NoGatewayError, WaitTimeout
+from dtq.figures import Stats
 from dtq.presence import Presence
 from dtq.task import Priority, Status, Task
 
@@ -131,6 +132,10 @@ class Client:
     def health(self) -> dict[str, Any]:
         """How the system is: `status` (healthy, degraded, unhealthy), and how many tasks are where."""
         return dict(self._ask("GET", "health", accepted=503))
+
+    def stats(self, window: float = 60) -> Stats:
+        """Throughput, run times and waits of the last `window` seconds (1 to 3,600), and counts."""
+        return msgspec.convert(self._ask("GET", "stats", params={"window": window}), Stats, strict=False)
 
     def dead_letter(self) -> Tasks:
         """The tasks that failed for good and wait for a human's decision."""

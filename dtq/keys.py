@@ -28,6 +28,8 @@ class Keys:
         self.maintained = prefix + "tasks:maintained"  # string, short-lived: maintenance was just done
         self.workers = prefix + "workers:active"  # set: worker ids
         self.task_times = prefix + "metrics:task_times"  # zset: id -> seconds in the handler
+        self.completed_at = prefix + "metrics:completed_at"  # zset: id -> when it was completed
+        self.run_seconds = prefix + "metrics:run_seconds"  # string: seconds in handlers, all told
         self.counters = prefix + "metrics:counters"  # hash: submitted, retried, recovered, stale, ...
         # The rest are followed by an id.
         self.task = prefix + "task:"  # string: the task as one JSON object

@@ -12,6 +12,11 @@ PASSING = (redis.ConnectionError, redis.TimeoutError, ReadOnlyError, MasterDownE
 PASSING_WORDS = ("UNBLOCKED", "NOREPLICAS", "MISCONF")  # for which redis-py has no class
 
 
+def passes(error: Exception) -> bool:
+    """Whether Redis may do tomorrow what it could not do now."""
+    return isinstance(error, PASSING) or any(word in str(error) for word in PASSING_WORDS)
+
+
 class Outage:
     """Counts failures in a row and logs the change of state, not each failure. Threads may share one.
 
@@ -28,7 +33,7 @@ class Outage:
 
     def failed(self, error: redis.RedisError) -> float:
         """Notes a failure; returns the seconds to wait before the next try. What does not pass is raised."""
-        if not isinstance(error, PASSING) and not any(word in str(error) for word in PASSING_WORDS):
+        if not passes(error):
             raise error
         with self._lock:
             if not self._failures:

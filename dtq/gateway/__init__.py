@@ -1,5 +1,6 @@
 """The gateway: the queue over HTTP. `routes` has a method per call, `models` says what they take and give,
-`errors` makes a sentence of what goes wrong, `openapi` writes the contract, `server` runs it.
+`errors` makes a sentence of what goes wrong, `openapi` writes the contract, `dashboard` is the live page,
+`server` runs it all.
 """
 
 from flask import Flask
@@ -7,6 +8,7 @@ from flask import Flask
 from dtq.broker import Broker
 from dtq.config import Settings
 from dtq.gateway import errors, models
+from dtq.gateway.dashboard import dashboard
 from dtq.gateway.routes import CALLS, Gateway
 
 
@@ -19,4 +21,5 @@ def create_app(broker: Broker, settings: Settings) -> Flask:
     for call in CALLS:
         view = getattr(gateway, call.view.__name__)
         app.add_url_rule(call.path, f"{call.method} {call.path}", view, methods=[call.method])
+    app.register_blueprint(dashboard)
     return app

@@ -14,6 +14,7 @@ from dtq.task import Priority, Status, Stored
 
 BODY_LIMIT, DEPTH_LIMIT = 2**20, 32  # bytes of a body, levels of a payload
 STRING, NO_BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL), bytes(set(range(256)) - set(b"[]{}"))
+NOSNIFF = {"X-Content-Type-Options": "nosniff"}
 M = TypeVar("M", bound=BaseModel)
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 Ids = Annotated[list[Name], BeforeValidator(lambda text: text.split(",")), Field(max_length=1000)]
@@ -46,6 +47,12 @@ class TasksQuery(BaseModel, extra="forbid"):
     ids: Ids | None = Field(None, description="comma-separated: these in this order, unknown ones left out")
 
 
+class StatsQuery(BaseModel, extra="forbid"):
+    """Of which time to tell."""
+
+    window: float = Field(60, ge=1, le=3600, description="seconds")
+
+
 def _shape(name: str, **fields: Any) -> Any:
     return msgspec.defstruct(name, fields.items())
 
@@ -67,7 +74,7 @@ Health = _shape("Health", **STATUS, **dict.fromkeys(FIGURES, int))
 
 def answer(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A JSON response; the line break is for terminals."""
-    headers = {"X-Content-Type-Options": "nosniff"} | (headers or {})
+    headers = NOSNIFF | (headers or {})
     return Response(msgspec.json.encode(value) + b"\n", status, headers, mimetype="application/json")
 
 

@@ -26,6 +26,7 @@ class Call(NamedTuple):
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
     errors: tuple[int, ...] = ()
+    media: str = "application/json"  # of what it gives; errors are JSON in any case
 
 
 def document(calls: Sequence[Call]) -> dict[str, Any]:
@@ -45,7 +46,10 @@ def _operation(call: Call) -> dict[str, Any]:
     errors |= ({404} if "<" in call.path else set()) | ({403} if call.method != "GET" else set())
     kinds = dict.fromkeys((201, 200) if call.body else (200,), call.gives) | dict.fromkeys(errors, Error)
     responses = {
-        str(status): {"description": HTTP_STATUS_CODES[status], **_content(_schemas(kind)[0][0])}
+        str(status): {
+            "description": HTTP_STATUS_CODES[status],
+            **_content(_schemas(kind)[0][0], "application/json" if kind is Error else call.media),
+        }
         for status, kind in kinds.items()
     }
     body = {"required": True, **_content({"$ref": REF + call.body.__name__})} if call.body else None
@@ -69,5 +73,5 @@ def _schemas(*kinds: Any) -> Any:
     return msgspec.json.decode(text.replace(b"Task_Raw_", b"Task"))  # how payloads are held is our affair
 
 
-def _content(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"content": {"application/json": {"schema": schema}}}
+def _content(schema: dict[str, Any], media: str = "application/json") -> dict[str, Any]:
+    return {"content": {media: {"schema": schema}}}

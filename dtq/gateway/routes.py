@@ -10,8 +10,11 @@ from typing import Any
 
 import msgspec
 from flask import Response, abort, request
+from prometheus_client import CONTENT_TYPE_LATEST
 
+from dtq import metrics
 from dtq.broker import Broker
+from dtq.figures import Stats
 from dtq.gateway import errors, models, openapi
 from dtq.gateway.models import answer
 from dtq.gateway.openapi import Call
@@ -100,6 +103,16 @@ class Gateway:
         about |= {f"{name}_tasks": counts.pop(name) for name in ("pending", "completed")}
         return answer(about | counts)
 
+    def get_stats(self) -> Response:
+        """Tell throughput, run times and waits of the last seconds"""
+        asked = models.checked(models.StatsQuery, request.args.to_dict(), 400)
+        return answer(metrics.stats(self.broker, asked.window))
+
+    def get_metrics(self) -> Response:
+        """Tell Prometheus how the queue is"""
+        text = metrics.exposition(self.broker)
+        return Response(text, headers=models.NOSNIFF, content_type=CONTENT_TYPE_LATEST)
+
     def list_dead(self) -> Response:
         """List up to 1,000 tasks that failed for good and wait for a decision"""
         return _list(self.broker.tasks(Status.FAILED, limit=1000))
@@ -148,6 +161,8 @@ CALLS = (
     Call("DELETE", "/tasks/<task_id>", Gateway.cancel_task, models.Done, errors=(409,)),
     Call("GET", "/workers", Gateway.list_workers, models.Workers),
     Call("GET", "/health", Gateway.get_health, models.Health),
+    Call("GET", "/stats", Gateway.get_stats, Stats, query=models.StatsQuery),
+    Call("GET", "/metrics", Gateway.get_metrics, str, media="text/plain"),
     Call("GET", "/dead-letter", Gateway.list_dead, models.Tasks),
     Call("DELETE", "/dead-letter", Gateway.discard_dead, models.DoneToMany),
     Call("POST", "/dead-letter/retry", Gateway.retry_dead, models.DoneToMany),

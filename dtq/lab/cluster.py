@@ -91,12 +91,20 @@ class LocalCluster:
 
     # ---------------------------------------------------------------- more, and fewer
 
-    def add_workers(self, n: int = 1) -> list[str]:
-        """Starts workers; returns their names when they have said that they are there."""
-        modules = [word for name in (self._tasks, "dtq.lab.signed") if name for word in ("--tasks", name)]
+    def add_workers(self, n: int = 1, *, tasks: str | None = None, program: str | None = None) -> list[str]:
+        """Starts workers; returns their names when they have said that they are there.
+
+        Args:
+            n: how many.
+            tasks: module or .py file with their task types, instead of the cluster's.
+            program: .py file that runs a worker of your own. It is given the name, then modules to load.
+        """
+        modules = [module for module in (tasks or self._tasks, "dtq.lab.signed") if module]
+        options = [word for module in modules for word in ("--tasks", module)]
         names = [self._name("worker") for _ in range(n)]
         for name in names:
-            self._run(name, ["-m", "dtq", "worker", "--name", name, *modules])
+            ours = ["-m", "dtq", "worker", "--name", name, *options]
+            self._run(name, [program, name, *modules] if program else ours)
             self.workers.append(name)
         for name in names:
             self._started_up(name, partial(self._is_registered, name))

@@ -51,4 +51,4 @@ def course_map(folder: str = ".") -> Figure:
     ax.set(
         xlabel="hours from the start of the course", xlim=(0, 1.3 * hours), ylim=(len(LESSONS) - 0.45, -0.55)
     )
-    return plot._finish(ax, "How long does each notebook take, and how far are you?")
+    return plot.finish(ax, "How long does each notebook take, and how far are you?")

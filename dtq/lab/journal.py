@@ -3,6 +3,7 @@
 It tells what the queue's keys cannot: whether a result was written over an earlier one.
 """
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ import redis
 
 from dtq.task import Status, parse
 
+PATIENCE = 5.0  # seconds
+
 
 def results_stored(client: Any, task_key: str) -> Counter[str] | None:
     """How often a result was stored for each task.
@@ -22,11 +25,11 @@ def results_stored(client: Any, task_key: str) -> Counter[str] | None:
         task_key: what goes before the id in the key of a task's document.
 
     Returns:
-        Task id -> number of results; None where the journal is out of reach, or was rewritten and so has
-        forgotten its beginning.
+        Task id -> number of results; None where the journal is out of reach, never at rest, or rewritten,
+        so that it has forgotten its beginning.
     """
     try:
-        files = _files(client)
+        files = _files(client) if _written(client) else None
     except (OSError, redis.ResponseError):
         return None
     if files is None:
@@ -36,6 +39,18 @@ def results_stored(client: Any, task_key: str) -> Counter[str] | None:
         if name == b"SET" and key.startswith(prefix) and parse(value).status is Status.COMPLETED:
             stored[key[len(prefix) :].decode()] += 1
     return stored
+
+
+def _written(client: Any) -> bool:
+    """Whether all is in the file. While the disk is busy, Redis puts a write off for up to two seconds, and
+    answers its clients all the same (`appendfsync everysec`).
+    """
+    end = time.monotonic() + PATIENCE
+    while client.info("persistence").get("aof_buffer_length"):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def _files(client: Any) -> list[Path] | None:

@@ -130,7 +130,7 @@ def timeline(
     _arrows(ax, rows)
     ax.grid(axis="x")
     ax.tick_params(axis="y", length=0)
-    return _finish(ax, title, _mark(ax, events, attempts["created_at"].min()))
+    return finish(ax, title, _mark(ax, events, attempts["created_at"].min()))
 
 
 @styled
@@ -161,7 +161,7 @@ def throughput(
     ax.set(xlabel=SINCE_START, ylabel="tasks per second", xlim=(0, _end_of(attempts, events)))
     ax.set_ylim(0, max([*rates, 1.0]) * 1.08)
     ax.grid(axis="y")
-    return _finish(ax, title, _mark(ax, events, attempts["created_at"].min()))
+    return finish(ax, title, _mark(ax, events, attempts["created_at"].min()))
 
 
 @styled
@@ -191,7 +191,7 @@ def latency(
     ax.set_xlim(left=0)
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(axis="y")
-    return _finish(ax, title)
+    return finish(ax, title)
 
 
 @styled
@@ -222,7 +222,7 @@ def depth(
     ax.set_ylim(0, max(1.0, ax.get_ylim()[1]))
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(axis="y")
-    return _finish(ax, title, _mark(ax, events, samples["at"].min()))
+    return finish(ax, title, _mark(ax, events, samples["at"].min()))
 
 
 @styled
@@ -250,7 +250,7 @@ def share(attempts: pd.DataFrame, title: str = "How was the work shared?", ax: A
     ax.set_xlim(0, max([*counts, 1]) * 1.02)
     ax.tick_params(axis="y", length=0)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return _finish(ax, title)
+    return finish(ax, title)
 
 
 @styled
@@ -279,7 +279,7 @@ def order(
         axis.set_major_locator(MaxNLocator(integer=True))
     ax.margins(0.04)
     ax.grid()
-    return _finish(ax, title)
+    return finish(ax, title)
 
 
 @styled
@@ -308,17 +308,20 @@ def curves(
     if pd.api.types.is_integer_dtype(measured.index):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid()
-    return _finish(ax, title)
+    return finish(ax, title)
 
 
 def _axes(height: float) -> Axes:
     return Figure(figsize=(WIDTH, height), layout="constrained").add_subplot()
 
 
-def _finish(ax: Axes, title: str, raised: float = 0) -> Figure:
-    """Title, `raised` so many points; colours; and a legend below the chart, where no data can be."""
+def finish(ax: Axes, title: str, raised: float = 0) -> Figure:
+    """Gives axes the workbook's look: a title, `raised` by so many points, the colours, and a legend below the
+    chart, where no data can be. Returns their figure.
+    """
     figure: Any = ax.get_figure(root=True)
-    ax.set_title(title, pad=10 + raised)
+    with mpl.rc_context(STYLE):  # also for axes that a notebook has filled itself
+        ax.set_title(title, pad=10 + raised)
     # Ticks are made when they are drawn, which is after `styled` has put the reader's settings back.
     ax.tick_params(color=TEXT, labelcolor=TEXT, grid_color=TEXT, grid_alpha=0.3, grid_linewidth=0.6)
     if labels := ax.get_legend_handles_labels()[1]:

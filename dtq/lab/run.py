@@ -3,15 +3,17 @@
 The kernel is a process of its own that runs this very Python, in the notebooks' folder.
 """
 
+import json
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 import papermill  # type: ignore[import-untyped]
@@ -23,6 +25,7 @@ from dtq.lab.record import Record
 
 NOTEBOOKS, RESULTS = Path("notebooks"), Path("build")
 CELL_LIMIT = 600  # seconds that a cell may take
+OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n)")  # such as all states of a progress bar but the last
 
 
 class Run(NamedTuple):
@@ -79,12 +82,32 @@ def execute(notebook: Path, result: Path, solutions: bool = False, progress: boo
         finally:
             del os.environ["DTQ_CHECKS"]
         record = Record.read(Path(checks))
+    _tidy(result)
     return Run(notebook.stem, time.monotonic() - began, record, failure)
 
 
 def _private(folder: str) -> Config:
     """Sockets in a folder of its own: over TCP everybody on this machine could connect to the kernel."""
     return Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}})
+
+
+def _tidy(result: Path) -> None:
+    """Leaves of what cells printed what a terminal would show in the end, in as few pieces as can be."""
+    notebook = json.loads(result.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        outputs: list[dict[str, Any]] = []
+        for output in cell.get("outputs", []):
+            stream, before = output.get("name"), outputs[-1].get("name") if outputs else None
+            if stream and stream == before:
+                outputs[-1]["text"] += output["text"]
+            else:
+                outputs.append(output)
+        for output in outputs:
+            if output.get("name"):
+                output["text"] = OVERWRITTEN.sub("", "".join(output["text"])).splitlines(keepends=True)
+        if "outputs" in cell:
+            cell["outputs"] = [output for output in outputs if output.get("text") != []]
+    result.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def find(names: Sequence[str]) -> list[Path]:

@@ -49,6 +49,7 @@ for _, id in ipairs(old) do
     redis.call('ZADD', K.finished, clock, id) -- a child still needs its result
   else
     redis.call('ZREM', K.finished, id)
+    redis.call('ZREM', K.completed_at, id)
     redis.call('ZREM', K.task_times, id)
     redis.call('DEL', K.task .. id)
     deleted = deleted + 1

@@ -1,4 +1,4 @@
-"""What the book needs beyond jupyter-book: formulas without a script from elsewhere, and source with anchors."""
+"""What the book needs beyond jupyter-book: formulas without a script from elsewhere, source with anchors."""
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
@@ -25,7 +25,7 @@ def visit_inline(translator: HTML5Translator, node: nodes.math) -> None:
 
 def visit_block(translator: HTML5Translator, node: nodes.math_block) -> None:
     """The same for a formula on a line of its own."""
-    translator.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>')
+    translator.body.append(f'<div class="formula">{tex2mathml(node.astext(), as_block=True)}</div>')
     raise nodes.SkipNode
 
 

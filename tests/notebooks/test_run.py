@@ -91,6 +91,16 @@ def test_results_and_a_table(tmp_path: Path, start: Start) -> None:
     )
 
 
+def test_of_what_was_printed_the_last_state_is_kept_in_one_piece(tmp_path: Path, start: Start) -> None:
+    bar = "for n in range(3):\n    print(f'\\r{n} tasks', end='', flush=True)\nprint('\\r       \\r', end='')"
+    write(tmp_path, week9_1_bar=["solutions = False", f"print('begins')\n{bar}\nprint('ends')", bar])
+
+    assert finished(start("week9_1_bar"))[0] == 0
+    *_, printed, erased = Notebook(tmp_path / "build/week9_1_bar.ipynb").code
+    assert printed.outputs == [{"name": "stdout", "output_type": "stream", "text": ["begins\n", "ends\n"]}]
+    assert erased.outputs == []
+
+
 def test_solutions_are_run_when_asked_for(tmp_path: Path, start: Start) -> None:
     write(tmp_path, week9_1_good=GOOD)
 

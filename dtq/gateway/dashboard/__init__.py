@@ -1,0 +1,61 @@
+"""The live page: a template, a style sheet and a script that asks the same calls as everybody.
+
+Its policy lets it load from this gateway alone, and run nothing that stands in the page itself: a payload
+that gets where it should not stays text. All addresses are relative, so that it works where a proxy puts a
+prefix before them, as JupyterLab's does.
+"""
+
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+
+from flask import Blueprint, Response, abort, g, render_template, send_file
+
+from dtq.task import Status
+
+CHARTS = "plotly"  # the package whose JavaScript draws them
+YEAR = 365 * 86400  # seconds
+POLICY = "; ".join(
+    (
+        "default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self' data:",
+        "connect-src 'self'", "base-uri 'none'", "frame-ancestors 'self'", "form-action 'none'",
+    )
+)  # fmt: skip
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+dashboard = Blueprint(
+    "dashboard", __name__, template_folder="templates", static_folder="static", static_url_path="/dashboard"
+)
+
+
+@dashboard.get("/dashboard")
+def show_page() -> str:
+    """The page. Where `g.read_only` is true, it offers nothing that the gateway would refuse."""
+    charts, read_only = _charts(), g.get("read_only", False)
+    version = charts.version if charts else None
+    return render_template("dashboard.html", charts=version, read_only=read_only, statuses=list(Status))
+
+
+@dashboard.get("/dashboard/plotly.min.js")
+def send_charts() -> Response:
+    """Plotly's JavaScript, for a year: the page asks with the version in the address."""
+    charts = _charts() or abort(404, f"The package {CHARTS} is not installed.")
+    path = charts.locate_file("plotly/package_data/plotly.min.js")
+    response = send_file(str(path), "text/javascript", max_age=YEAR)
+    response.cache_control.immutable = True
+    return response
+
+
+@dashboard.after_request
+def add_headers(response: Response) -> Response:
+    response.headers.update(HEADERS)
+    return response
+
+
+def _charts() -> Distribution | None:
+    try:
+        return distribution(CHARTS)
+    except PackageNotFoundError:
+        return None
