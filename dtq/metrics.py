@@ -5,6 +5,7 @@ says the same.
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from importlib.resources import files
 from typing import Any
 
 import msgspec
@@ -16,7 +17,8 @@ from dtq.figures import PERCENTILES, Group, Spread, Stats, Totals, rank, spread
 from dtq.task import Stored, parse
 
 NEWEST = 1000  # documents that one question reads, at most, of completed tasks and of dead ones
-HEADER, SPLIT = 8192, b',"data":'  # bytes that nearly always hold a document's header, and what follows it
+HEADER = 8192  # bytes that nearly always hold a document's header
+HEADERS = (files("dtq") / "lua" / "headers.lua").read_text()
 COUNTERS = {
     "submitted": "Tasks accepted.", "cancelled": "Tasks cancelled before they started.",
     "retried": "Failed attempts that another follows.", "dead_lettered": "Tasks that failed for good.",
@@ -107,16 +109,8 @@ def exposition(broker: Broker) -> bytes:
 
 def _headers(broker: Broker, task_ids: Iterable[bytes | None]) -> list[Stored]:
     """The tasks without their payloads, which may be large; deleted ones are left out."""
-    ids = [task_id.decode() for task_id in task_ids if task_id]
-    with broker.redis.pipeline(transaction=False) as pipe:
-        for task_id in ids:
-            pipe.getrange(broker.keys.task + task_id, 0, HEADER - 1)
-        parts = [start.partition(SPLIT) for start in pipe.execute()]
-    found = [
-        parse(header + SPLIT + b"null}") if split else broker.get(task_id)
-        for task_id, (header, split, _) in zip(ids, parts, strict=True)
-    ]
-    return [task for task in found if task]
+    keys = [broker.keys.task + task_id.decode() for task_id in task_ids if task_id]
+    return [parse(document) for document in broker.redis.eval(HEADERS, len(keys), *keys, HEADER)]
 
 
 def _groups(

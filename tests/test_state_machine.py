@@ -647,7 +647,7 @@ def test_the_queue_does_what_its_model_does(tmp_path: Path) -> None:
         run_state_machine_as_test(  # type: ignore[no-untyped-call]
             Queue,
             settings=settings(
-                max_examples=75,
+                max_examples=60,
                 stateful_step_count=25,
                 deadline=None,
                 report_multiple_bugs=False,

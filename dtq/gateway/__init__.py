@@ -7,8 +7,7 @@ from flask import Flask
 
 from dtq.broker import Broker
 from dtq.config import Settings
-from dtq.gateway import errors, models
-from dtq.gateway.dashboard import dashboard
+from dtq.gateway import dashboard, errors, models
 from dtq.gateway.routes import CALLS, Gateway
 
 
@@ -21,5 +20,5 @@ def create_app(broker: Broker, settings: Settings) -> Flask:
     for call in CALLS:
         view = getattr(gateway, call.view.__name__)
         app.add_url_rule(call.path, f"{call.method} {call.path}", view, methods=[call.method])
-    app.register_blueprint(dashboard)
+    app.register_blueprint(dashboard.blueprint)
     return app

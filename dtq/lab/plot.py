@@ -316,8 +316,8 @@ def _axes(height: float) -> Axes:
 
 
 def finish(ax: Axes, title: str, raised: float = 0) -> Figure:
-    """Gives axes the workbook's look: a title, `raised` by so many points, the colours, and a legend below the
-    chart, where no data can be. Returns their figure.
+    """Gives axes the workbook's look: a title, `raised` by so many points, the colours, and a legend below
+    the chart, where no data can be. Returns their figure.
     """
     figure: Any = ax.get_figure(root=True)
     with mpl.rc_context(STYLE):  # also for axes that a notebook has filled itself

@@ -1,4 +1,4 @@
-"""The states of a task as a picture, drawn from transitions that somebody has seen; and what the scripts can do."""
+"""The states of a task as a picture, drawn from transitions that were seen; and what the scripts can do."""
 
 import math
 import re

@@ -4,7 +4,7 @@
 -- Returns  a word each: 'completed'; 'repeated': was stored by this very attempt before;
 --          'stale': the task is no longer this attempt's, and the result is refused.
 
-local worker, words, seconds = ARGV[1], {}, 0
+local worker, words, seconds = ARGV[1], {}, nil
 
 local function release_child(parent, child)
   redis.call('SREM', K.dependencies .. child, parent)
@@ -26,7 +26,7 @@ local function complete(id, attempt, duration, age, result)
   h.duration, h.completed_at, h.error = tonumber(duration), now() - age, nil
   h.started_at = math.max(h.started_at, h.completed_at - duration)
   finish(h, string.sub(tail, 1, -2) .. ',"result":' .. result .. '}', 'completed')
-  seconds = seconds + h.duration
+  seconds = (seconds or 0) + h.duration
   redis.call('INCR', K.completed)
   redis.call('ZADD', K.completed_at, h.completed_at, id) -- K.finished holds cancelled tasks, too
   redis.call('ZADD', K.task_times, duration, id)
@@ -37,5 +37,5 @@ end
 for i = 2, #ARGV, 5 do
   words[#words + 1] = complete(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4])
 end
-if seconds > 0 then redis.call('INCRBYFLOAT', K.run_seconds, seconds) end
+if seconds then redis.call('INCRBYFLOAT', K.run_seconds, seconds) end
 return words

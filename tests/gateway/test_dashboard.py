@@ -8,7 +8,8 @@ import pytest
 from flask import g
 from flask.testing import FlaskClient
 
-from dtq.gateway import dashboard
+from dtq.broker import Broker
+from dtq.gateway import create_app, dashboard
 from dtq.task import Status
 
 FILES = Path(dashboard.__file__).parent
@@ -73,7 +74,8 @@ def test_its_own_files_are_asked_for_again(http: FlaskClient) -> None:
     with http.get("/dashboard/dashboard.js") as answer:
         assert answer.cache_control.no_cache
         tag = answer.headers["ETag"]
-    assert http.get("/dashboard/dashboard.js", headers={"If-None-Match": tag}).status_code == 304
+    with http.get("/dashboard/dashboard.js", headers={"If-None-Match": tag}) as answer:
+        assert answer.status_code == 304
 
 
 def test_without_the_package_it_says_how_to_get_it(
@@ -92,10 +94,13 @@ def test_every_status_can_be_filtered_for(http: FlaskClient) -> None:
     assert re.findall(r"<option>(\w+)</option>", page(http)) == list(Status)
 
 
-def test_a_reader_is_told_that_they_may_only_read(http: FlaskClient) -> None:
-    assert "data-read-only" not in page(http)
-    assert http.application.before_request(lambda: setattr(g, "read_only", True))
-    assert "<body data-read-only>" in page(http)
+@pytest.mark.parametrize(("read_only", "body"), [(False, "<body>"), (True, "<body data-read-only>")])
+def test_who_may_only_read_is_told_so(broker: Broker, read_only: bool, body: str) -> None:
+    app = create_app(broker, broker.settings)
+    app.before_request(lambda: setattr(g, "read_only", read_only))
+    html = page(app.test_client())
+    assert body in html
+    assert ("read only" in html) == read_only
 
 
 @pytest.mark.parametrize("path", ["/dashboard/", "/dashboard/nothing.js", "/dashboard/../routes.py"])

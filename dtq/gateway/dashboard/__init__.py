@@ -9,6 +9,7 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 
 from flask import Blueprint, Response, abort, g, render_template, send_file
 
+from dtq.gateway.models import NOSNIFF
 from dtq.task import Status
 
 CHARTS = "plotly"  # the package whose JavaScript draws them
@@ -19,18 +20,14 @@ POLICY = "; ".join(
         "connect-src 'self'", "base-uri 'none'", "frame-ancestors 'self'", "form-action 'none'",
     )
 )  # fmt: skip
-HEADERS = {
-    "Content-Security-Policy": POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
+HEADERS = {"Content-Security-Policy": POLICY, "Referrer-Policy": "no-referrer"} | NOSNIFF
 
-dashboard = Blueprint(
+blueprint = Blueprint(
     "dashboard", __name__, template_folder="templates", static_folder="static", static_url_path="/dashboard"
 )
 
 
-@dashboard.get("/dashboard")
+@blueprint.get("/dashboard")
 def show_page() -> str:
     """The page. Where `g.read_only` is true, it offers nothing that the gateway would refuse."""
     charts, read_only = _charts(), g.get("read_only", False)
@@ -38,7 +35,7 @@ def show_page() -> str:
     return render_template("dashboard.html", charts=version, read_only=read_only, statuses=list(Status))
 
 
-@dashboard.get("/dashboard/plotly.min.js")
+@blueprint.get("/dashboard/plotly.min.js")
 def send_charts() -> Response:
     """Plotly's JavaScript, for a year: the page asks with the version in the address."""
     charts = _charts() or abort(404, f"The package {CHARTS} is not installed.")
@@ -48,7 +45,7 @@ def send_charts() -> Response:
     return response
 
 
-@dashboard.after_request
+@blueprint.after_request
 def add_headers(response: Response) -> Response:
     response.headers.update(HEADERS)
     return response
