@@ -21,7 +21,9 @@ from dtq.lab.source_pages import ROOT
 
 BOOK = RESULTS / "book"
 CONFIG = ROOT / "scripts/book_config"
-SOURCE = re.compile(r"(?<!!)\[([^\]]+)\]\(\.\./([\w./-]+)\)")  # a link out of the notebooks' folder
+SOURCE = re.compile(  # a link out of the notebooks' folder, and the line where it is told
+    r"(?<!!)\[(?P<text>[^\]]+)\]\(\.\./(?P<path>[\w./-]+)\)(?=, line (?P<line>\d+)|)"
+)
 
 
 def build(results: Path, book: Path) -> None:
@@ -75,9 +77,9 @@ def adapt(notebook: dict[str, Any]) -> set[str]:
     linked: set[str] = set()
 
     def to_page(link: re.Match[str]) -> str:
-        text, path = link.groups()
-        linked.add(path)
-        return f'<a class="reference internal" href="../{source_pages.address(path, text)}">{text}</a>'
+        linked.add(link["path"])
+        address = source_pages.address(**link.groupdict())
+        return f'<a class="reference internal" href="../{address}">{link["text"]}</a>'
 
     notebook["cells"] = [cell for cell in notebook["cells"] if "injected-parameters" not in tags(cell)]
     for cell in notebook["cells"]:
@@ -85,6 +87,9 @@ def adapt(notebook: dict[str, Any]) -> set[str]:
             cell["source"] = SOURCE.sub(to_page, "".join(cell["source"]))
         elif cell["metadata"].get("jupyter", {}).get("source_hidden"):
             cell["metadata"]["tags"] = [*tags(cell), "hide-input"]
+        for shown in (output.get("data", {}) for output in cell.get("outputs", [])):
+            if "text/markdown" in shown:
+                shown["text/markdown"] = SOURCE.sub(to_page, "".join(shown["text/markdown"]))
     return linked
 
 

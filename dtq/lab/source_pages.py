@@ -13,16 +13,18 @@ ROOT = Path(__file__).parents[2]
 LANGUAGES = {".py": "python", ".lua": "lua", ".md": "md", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml"}
 
 
-def address(path: str, text: str) -> str:
+def address(path: str, text: str, line: str | int | None = None) -> str:
     """Where in the book a file or folder of the project is shown.
 
     Args:
         path: the file, as seen from the project's folder.
-        text: of the link that leads there. Where it names a thing in the file, the link leads to that.
+        text: of the link that leads there.
+        line: to lead to; without it, that of what the text names in the file, if it names anything.
     """
     if (ROOT / path).is_dir():
         return f"{path}/index.html"
-    line = line_of(text.strip("`"), path) if path.endswith(".py") else None
+    if not line and path.endswith(".py"):
+        line = line_of(text.strip("`"), path)
     return f"{path}.html#line-{line}" if line else f"{path}.html"
 
 
@@ -93,16 +95,17 @@ def plain(text: str) -> str:
 
 
 def about(path: Path) -> str:
-    """What a source says of itself: a module's docstring, or the comment that a script begins with."""
+    """What a source says of itself: a module's docstring, the comment that a script begins with;
+    of a folder that is no package, what is in it.
+    """
     source = path / "__init__.py" if path.is_dir() else path
-    if source.suffix == ".py" and source.exists():
-        return ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
-    if source.suffix == ".lua":
-        lines = takewhile(
-            lambda line: line.startswith("-- "), source.read_text(encoding="utf-8").splitlines()
-        )
-        return "\n".join(line.removeprefix("-- ") for line in lines)
-    return ""
+    if not source.exists():
+        return ", ".join(each.stem for each in sorted(path.iterdir()))
+    text = source.read_text(encoding="utf-8")
+    if source.suffix == ".py":
+        return ast.get_docstring(ast.parse(text)) or ""
+    comment = takewhile(lambda line: line.startswith("-- "), text.splitlines())
+    return "\n".join(line.removeprefix("-- ") for line in comment)
 
 
 def first_sentence(text: str) -> str:

@@ -46,8 +46,8 @@ class Visit:
         page.on("pageerror", lambda error: self.said.append(str(error)))
         page.on("dialog", lambda dialog: (self.said.append(dialog.message), dialog.dismiss()))
         page.on("request", self._began)
-        page.on("requestfinished", self._open.discard)
-        page.on("requestfailed", self._open.discard)
+        page.on("requestfinished", self._ended)
+        page.on("requestfailed", self._ended)
         page.goto(f"{site}/dashboard")
 
     def _began(self, request: Request) -> None:
@@ -55,6 +55,18 @@ class Visit:
         if request.resource_type == "fetch" and request.method == "GET":
             self.overlaps += [f"{other.url} and {request.url}" for other in self._open]
             self._open.add(request)
+
+    def _ended(self, request: Request) -> None:
+        self._open.discard(request)
+
+    def wait_until(self, predicate: Callable[[], bool], what: str) -> None:
+        """Also hears what the browser has to tell, which happens in calls to it."""
+        wait_until(lambda: self.page.evaluate("true") and predicate(), what=what)
+
+    def settle(self) -> int:
+        """Waits until all is answered; returns how much was asked."""
+        self.wait_until(lambda: not self._open, "everything is answered")
+        return len(self.asked)
 
     def polls(self) -> int:
         """How many refreshes began."""
@@ -168,7 +180,7 @@ def test_a_killed_worker_goes_and_its_task_goes_on(page: Page, cluster: LocalClu
     visit.row("tasks", task_id).get_by_role("button").click()
     attempts = page.locator("#attempts li")
     expect(attempts).to_have_count(2, timeout=20_000)
-    expect(attempts.first).to_contain_text(f"worker lost: started at")
+    expect(attempts.first).to_contain_text("worker lost: started at")
     expect(attempts.last).to_contain_text("completed: started at", timeout=20_000)
     visit.check()
 
@@ -196,7 +208,7 @@ def test_what_a_stranger_wrote_is_shown_as_text(page: Page, cluster: LocalCluste
     expect(visit.row("tasks", task_id)).to_contain_text(HACK)
     row.get_by_role("button", name=task_id[:8], exact=True).click()
     expect(page.locator("#detail [data-field=data]")).to_contain_text(HACK.replace('"', '\\"'))
-    expect(page.locator("#attempts")).to_contain_text(HACK)
+    expect(page.locator("#attempts")).to_contain_text(f"unknown type {HACK!r}")
     assert page.locator("img").count() == 0
     assert page.locator("body").get_attribute("id") is None
     visit.check()
@@ -328,10 +340,10 @@ def test_tasks_are_filtered(page: Page, site: Site, broker: Broker) -> None:
     page.get_by_label("Status").select_option("all")
     expect(rows).to_have_count(50)
     page.get_by_label("Type").fill("")
-    page.get_by_label("Id").fill("size-7")
+    page.get_by_label("Id", exact=True).fill("size-7")
     expect(rows).to_have_count(1)
     expect(visit.row("tasks", "resize-7")).to_be_visible()
-    page.get_by_label("Id").fill(f"{dead}, noop-3")
+    page.get_by_label("Id", exact=True).fill(f"{dead}, noop-3")
     expect(rows).to_have_count(2)
     visit.check()
 
@@ -344,12 +356,11 @@ def test_a_hidden_tab_asks_for_nothing(page: Page, site: Site) -> None:
     visit = Visit(page, site.url)
     expect(page.get_by_role("status")).to_contain_text("Degraded")
     page.evaluate(HIDE, True)
-    wait_until(lambda: page.evaluate("1") and not visit._open, what="what was asked is answered")
-    asked = len(visit.asked)
+    asked = visit.settle()
     page.clock.run_for(600_000)
     assert len(visit.asked) == asked
     page.evaluate(HIDE, False)
-    wait_until(lambda: page.evaluate("1") and visit.polls() > 1, what="it asks again at once")
+    visit.wait_until(lambda: visit.polls() > 1, "it asks again at once")
     visit.check()
 
 
@@ -359,8 +370,7 @@ def test_pause_stops_it_too(page: Page, site: Site, broker: Broker) -> None:
     expect(page.get_by_role("status")).to_contain_text("Degraded")
     visit.button("Pause").click()
     expect(page.get_by_role("status")).to_contain_text("Paused. The figures are of ")
-    wait_until(lambda: page.evaluate("1") and not visit._open, what="what was asked is answered")
-    asked = len(visit.asked)
+    asked = visit.settle()
     page.clock.run_for(600_000)
     assert len(visit.asked) == asked
     broker.submit([new_task(id="new")])
@@ -385,7 +395,7 @@ def test_it_backs_off_while_the_gateway_is_away(page: Page, site: Site) -> None:
         page.clock.run_for(seconds * 1000 - 1)
         assert visit.polls() == polls
         page.clock.run_for(1)
-        wait_until(lambda: page.evaluate("1") and visit.polls() == polls + 1, what="the next try")  # noqa: B023
+        visit.wait_until(lambda: visit.polls() == polls + 1, "the next try")  # noqa: B023
     expect(status).to_contain_text("Next try in 30 s.")
     site.start()
     page.clock.run_for(30_000)
@@ -393,7 +403,7 @@ def test_it_backs_off_while_the_gateway_is_away(page: Page, site: Site) -> None:
     expect(page.locator("#events")).to_contain_text(re.compile(r"The gateway is back after \d"))
     polls = visit.polls()
     page.clock.run_for(2000)
-    wait_until(lambda: page.evaluate("1") and visit.polls() == polls + 1, what="every two seconds again")
+    visit.wait_until(lambda: visit.polls() == polls + 1, "every two seconds again")
     visit.check(AWAY)
 
 
@@ -408,7 +418,7 @@ def test_redis_away_is_told_apart(page: Page, cluster: LocalCluster) -> None:
     visit.check("503")
 
 
-@pytest.mark.parametrize("prefix", ["/proxy/5000", "/a b/ü"])
+@pytest.mark.parametrize("prefix", ["/proxy/5000", "/a b"])
 def test_it_works_below_any_prefix(
     page: Page, serve: Callable[[WSGIApplication], Site], broker: Broker, prefix: str
 ) -> None:
@@ -417,8 +427,8 @@ def test_it_works_below_any_prefix(
         return [b"not here"]
 
     app = create_app(broker, broker.settings)
-    quoted = prefix.replace(" ", "%20").replace("ü", "%C3%BC")
-    visit = Visit(page, serve(DispatcherMiddleware(elsewhere, {prefix: app})).url + quoted)
+    site = serve(DispatcherMiddleware(elsewhere, {prefix: app}))
+    visit = Visit(page, site.url + prefix.replace(" ", "%20"))
     task_id = bury(broker)
     expect(page.locator("#depth .scatterlayer path.js-line").first).to_be_attached()
     visit.row("dead", task_id).get_by_role("button", name=task_id[:8], exact=True).click()
@@ -509,5 +519,5 @@ def test_nothing_that_gets_into_the_page_would_run(page: Page, site: Site) -> No
     expect(page.get_by_role("status")).to_contain_text("Degraded")
     visit.check()
     page.evaluate("html => document.querySelector('main').insertAdjacentHTML('beforeend', html)", HACK)
-    wait_until(lambda: page.evaluate("1") and any("inline event handler" in text for text in visit.said))
+    visit.wait_until(lambda: any("inline event handler" in text for text in visit.said), "it is refused")
     assert page.locator("body").get_attribute("id") is None

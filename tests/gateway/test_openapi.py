@@ -89,7 +89,8 @@ def asked(broker: Broker) -> list[tuple[str, str, int, dict[str, Any]]]:
         ("POST", "/dead-letter/nobody/retry", 404, {}), ("DELETE", "/dead-letter/dead-2", 200, {}),
         ("DELETE", "/dead-letter/nobody", 404, {}), ("DELETE", "/dead-letter", 200, {}),
         ("POST", "/dead-letter/retry", 200, {}), ("GET", "/openapi.json", 200, {}),
-        ("GET", "/stats?window=60", 200, {}), ("GET", "/stats?window=0", 400, {}), ("GET", "/metrics", 200, {}),
+        ("GET", "/stats?window=60", 200, {}), ("GET", "/stats?window=0", 400, {}),
+        ("GET", "/metrics", 200, {}),
     ]  # fmt: skip
 
 
