@@ -1,15 +1,19 @@
-"""Fixtures: one real Redis server for the session, one queue of its own for each test."""
+"""Fixtures: one real Redis server for the session, one queue of its own for each test; executed notebooks."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from dtq.redis_server import RedisServer
 
 from dtq.broker import Broker
 from dtq.config import Settings
+from dtq.redis_server import RedisServer
+
+if TYPE_CHECKING:
+    from tests.notebooks.execution import Execution
 
 _numbers = itertools.count()
 
@@ -41,3 +45,15 @@ def make_broker(redis_url: str) -> Iterator[Callable[..., Broker]]:
 def broker(make_broker: Callable[..., Broker]) -> Broker:
     """A queue with the default settings."""
     return make_broker()
+
+
+@pytest.fixture(scope="session")
+def executed(tmp_path_factory: pytest.TempPathFactory) -> "Callable[[Path, bool], Execution]":
+    """Executes a notebook, with its solutions or without, once for all tests that ask for it."""
+    from tests.notebooks.execution import run_notebook  # it takes a while, and few tests need it
+
+    @functools.cache
+    def executed(path: Path, solutions: bool) -> "Execution":
+        return run_notebook(path, solutions, tmp_path_factory.mktemp(path.stem))
+
+    return executed

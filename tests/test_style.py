@@ -16,7 +16,7 @@ PYTHON = sorted(DTQ.rglob("*.py"))
 LUA = sorted(DTQ.rglob("*.lua"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 LONGEST = 40
-BUDGET = 2000
+BUDGET = 2000  # lines of what week 3 reads: keys, tasks, broker, worker and the Lua scripts
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -41,10 +41,12 @@ def in_every(paths: list[Path]) -> pytest.MarkDecorator:
 # ---------------------------------------------------------------- size
 
 
-def test_a_reader_needs_an_afternoon_for_all_of_dtq() -> None:
-    sizes = {
-        name(path): len(path.read_text().splitlines()) for path in PYTHON + LUA if LAB not in path.parents
-    }
+def test_a_reader_needs_an_afternoon_for_the_queue_itself() -> None:
+    around = ["__init__", "__main__", "cli", "client", "figures", "guard", "metrics", "processes"]
+    around += ["redis_server", "tracing"]
+    queue = [path for path in sorted(DTQ.glob("*.py")) if path.stem not in around] + LUA
+    sizes = {name(path): len(path.read_text().splitlines()) for path in queue}
+    assert {"dtq/broker.py", "dtq/worker.py", "dtq/lua/claim.lua"} <= sizes.keys()
     assert sum(sizes.values()) < BUDGET, sizes
 
 

@@ -25,12 +25,28 @@ LESSONS = (
     Lesson("week2_3_priorities", 45, "let urgent tasks overtake, and keep the others from starving"),
     Lesson("week2_4_watching_redis", 60, "count commands and round trips; lose a wake-up"),
     Lesson("week2_5_load", 75, "raise the load: queues, waiting time, Little's law"),
+    Lesson(
+        "week3_1_code_walk", 75, "walk one task through the source, function by function; draw the states"
+    ),
+    Lesson("week3_2_your_own_tasks", 75, "write task types, reload them under load, change the worker"),
+    Lesson(
+        "week4_1_retries_and_dead_letters",
+        60,
+        "let tasks fail, spread a herd, stop poison, empty the dead letter",
+    ),
+    Lesson(
+        "week4_2_metrics_and_dashboard",
+        60,
+        "percentiles and throughput from sorted sets; Prometheus; a live page",
+    ),
+    Lesson("week4_3_dependencies", 60, "run a graph of tasks; find its critical path; fail a parent"),
+    Lesson("week4_4_tracing", 60, "follow one task through all processes with OpenTelemetry"),
 )
 
 
 @plot.styled
 def course_map(folder: str = ".") -> Figure:
-    """The way through the course: a bar per notebook, as long as it takes, and how many checks you have passed.
+    """The way through the course: a bar per notebook, as long as it takes, and the checks you have passed.
 
     Args:
         folder: where the notebooks are.

@@ -1,4 +1,4 @@
-"""The system's Chromium, driven by Playwright."""
+"""The system's Chromium or Chrome, driven by Playwright."""
 
 import shutil
 from collections.abc import Iterator
@@ -7,16 +7,25 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-# None of its own business: the only traffic is that of the page.
-OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+# None of its own business, and no name is looked up: the only traffic is that of the page, on this machine.
+OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
+]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: while it is there, asyncio thinks that this thread runs a loop
 def browser() -> Iterator[Browser]:
-    """One browser for all tests."""
+    """One browser for all tests of a module."""
     program = next(filter(None, map(shutil.which, NAMES)), None)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=OPTIONS)
+        if program:
+            browser = playwright.chromium.launch(executable_path=program, args=OPTIONS)
+        else:  # such as on macOS, where it is not on the PATH
+            browser = playwright.chromium.launch(channel="chrome", args=OPTIONS)
         yield browser
         browser.close()
 

@@ -55,21 +55,22 @@ function parseExactly(text) {
   );
 }
 
-const isActive = () => !state.paused && !document.hidden;
 let timer, running, again;
 
-/** Refreshes now, or once more after the refresh that is under way, and plans the next one. */
+/** Refreshes now, or once more after the refresh that is under way, and plans the next one if somebody looks. */
 async function poll() {
   clearTimeout(timer);
   again = true;
   if (running) return;
   running = true;
-  while (again && isActive()) {
+  $("main").ariaBusy = "true"; // a screen reader waits until all of it is new
+  while (again) {
     again = false;
     await refresh();
   }
   running = false;
-  if (isActive()) timer = setTimeout(poll, pause() * 1000);
+  $("main").ariaBusy = "false";
+  if (!state.paused && !document.hidden) timer = setTimeout(poll, pause() * 1000);
 }
 
 const pause = () => Math.min(INTERVAL * 2 ** Math.max(state.failures - 1, 0), LONGEST_PAUSE);
@@ -193,6 +194,7 @@ function showHealth({ status, workers, gateway, reasons }) {
   else if (state.failures) note(`${state.lost} is back after ${seconds((new Date() - state.heard) / 1000)}.`, "back");
   state.failures = 0;
   state.heard = new Date();
+  if (state.paused) return showStatus("paused", `Paused. The figures are of ${clock(state.heard)}.`);
   const summary = `${status[0].toUpperCase()}${status.slice(1)}: ${some(workers, "worker")}.`;
   showStatus(status, [summary, ...reasons].join(" "));
 }
@@ -388,8 +390,7 @@ const actions = {
   pause(_, button) {
     state.paused = !state.paused;
     button.textContent = state.paused ? "Go on" : "Pause";
-    if (state.paused && state.heard) showStatus("paused", `Paused. The figures are of ${clock(state.heard)}.`);
-    else poll();
+    poll(); // for the last time, or the first
   },
 };
 
@@ -417,7 +418,6 @@ const DECADES = [1e-5, 1e-4, 1e-3, 0.01, 0.1, 1, 10, 100, 1000];
 const COUNT_AXIS = { rangemode: "tozero", autorangeoptions: { include: [0, 5] } };
 const LATENCY_AXIS = {
   type: "log",
-  autorangeoptions: { include: [0.01, 1] },
   tickvals: DECADES,
   ticktext: ["10 µs", "100 µs", "1 ms", "10 ms", "100 ms", "1 s", "10 s", "100 s", "1000 s"],
 };
@@ -463,6 +463,12 @@ function withGaps(samples) {
   });
 }
 
+/** From 10 ms to 1 s, or more where there is more: powers of ten. */
+function latencyRange() {
+  const times = state.samples.flatMap((sample) => SERIES.latency.map(({ y }) => y(sample))).filter(Boolean);
+  return [Math.log10(Math.min(0.01, ...times)) - 0.1, Math.log10(Math.max(1, ...times)) + 0.1];
+}
+
 function layout(id, color) {
   const [first, last] = [state.samples[0].at, state.samples.at(-1).at];
   const axis = { gridcolor: color("--line"), linecolor: color("--line"), zeroline: false, fixedrange: true };
@@ -474,14 +480,14 @@ function layout(id, color) {
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: color("--text"), family: "system-ui, sans-serif", size: 12 },
-    margin: { l: 56, r: 8, t: 8, b: 84 },
+    margin: { l: 56, r: 8, t: 12, b: 84 },
     hovermode: "x unified",
     hoverlabel: { bgcolor: color("--surface"), font: { color: color("--text") } },
     dragmode: false,
     showlegend: true,
     legend: { orientation: "h", x: 0, y: -0.14, yanchor: "top" },
     xaxis: { ...axis, type: "date", range, nticks: 5, tickformat: "%H:%M:%S" },
-    yaxis: { ...axis, ...(id === "latency" ? LATENCY_AXIS : COUNT_AXIS) },
+    yaxis: { ...axis, ...(id === "latency" ? { ...LATENCY_AXIS, range: latencyRange() } : COUNT_AXIS) },
     shapes: marks.map(({ at }) => ({ type: "line", x0: at, x1: at, y0: 0, y1: 1, yref: "paper", line })),
     annotations: marks.map(({ at, mark }) => ({ x: at, text: mark, ...word })),
   };
