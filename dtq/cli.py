@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtq import tasks
+from dtq import tasks, tracing
 from dtq.errors import ConfigError, DtqError
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def gateway(host: str | None, port: int | None) -> None:
     """Run the HTTP gateway, and an embedded Redis server if none runs."""
     from dtq.gateway.server import serve
 
+    tracing.start("gateway")
     asked = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
     serve(_settings().model_copy(update=asked))
 
@@ -72,6 +73,7 @@ def worker(processes: int, modules: tuple[str, ...], name: str | None) -> None:
     _load(modules)
     name = name or f"worker-{secrets.token_hex(4)}"
     if processes == 1:
+        tracing.start(name)
         Worker(Broker(url, settings), name).run()
     else:
         from dtq.processes import keep

@@ -21,6 +21,7 @@ from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 from urllib3.util import Retry
 
+from dtq import tracing
 from dtq.config import load
 from dtq.errors import ApiError, ConfigError, DtqError, NoGatewayError, WaitTimeout
 from dtq.figures import Stats
@@ -54,6 +55,7 @@ class Client:
         self.url = (url or _locate()).rstrip("/")
         if not self.url.startswith(("http://", "https://")):
             raise ConfigError(f"{url!r} is no gateway's address: it must start with http:// or https://.")
+        tracing.start("client")
         self._session = requests.Session()
         self._session.trust_env = False  # no proxy leads to this machine's own addresses
         self._session.mount(self.url, HTTPAdapter(pool_maxsize=32, max_retries=AGAIN))
@@ -171,7 +173,8 @@ class Client:
 
     def _submit(self, document: bytes, key: str | None, *path: str) -> Any:
         headers = {"Content-Type": "application/json", "Idempotency-Key": key or str(uuid.uuid4())}
-        return self._ask("POST", *path, data=document, headers=headers)
+        with tracing.span("submit", "PRODUCER") as context:
+            return self._ask("POST", *path, data=document, headers=headers | context)
 
     def _ask(self, method: str, *path: str | None, accepted: int = 200, **options: Any) -> Any:
         """The answer to a request as Python data, where its status says yes or is the `accepted` one."""

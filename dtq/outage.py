@@ -9,7 +9,7 @@ from redis.exceptions import MasterDownError, OutOfMemoryError, ReadOnlyError
 
 # What a server answers that restarts, loads its data, changes roles, is full or misses replicas. It passes.
 PASSING = (redis.ConnectionError, redis.TimeoutError, ReadOnlyError, MasterDownError, OutOfMemoryError)
-PASSING_WORDS = ("UNBLOCKED", "NOREPLICAS", "MISCONF")  # for which redis-py has no class
+PASSING_WORDS = ("UNBLOCKED", "NOREPLICAS", "MISCONF", "maxmemory")  # redis-py has no class for them
 
 
 def passes(error: Exception) -> bool:

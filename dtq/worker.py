@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import msgspec
 from redis import RedisError
 
-from dtq import tasks
+from dtq import tasks, tracing
 from dtq.broker import MAINTENANCE_INTERVAL, Broker
 from dtq.hand import Hand
 from dtq.outage import Outage
@@ -93,10 +93,12 @@ class Worker:
         self._tell_claim(task)
         began = time.monotonic()
         try:
-            result = self._handle(task)
+            with tracing.run(task):
+                result = self._handle(task)
         except Interrupted:
             self.log.warning("task %s abandoned, this worker has to go", task.id)
             self._patiently(lambda: self.broker.release(self.name, [task], started=True))
+            tracing.end(task)
             return None
         except BaseException as error:  # also a handler's sys.exit: it fails, its worker goes on
             return self._failure(task, error, *self._took(began))
@@ -287,15 +289,17 @@ class Worker:
             faulthandler.dump_traceback()
             os._exit(STUCK)
 
-    # ---------------------------------------------------------------- what a learner reads in the log
+    # ---------------------------------------------------------------- what a learner reads in log and trace
 
     def _tell_claim(self, task: Stored) -> None:
         self.log.info("task %s (%s) claimed, attempt %d", task.id, task.type, task.attempts)
         last = task.history[-1] if task.history else None
         if last and last.outcome == "worker lost" and last.attempt == task.attempts - 1:
             self.log.info("task %s recovered from %s", task.id, last.worker)
+            tracing.lost(task, last)
 
     def _tell_verdict(self, task: Stored, report: Report, verdict: Verdict) -> None:
+        tracing.end(task, report, verdict)
         if verdict.word == "stale":
             self.log.warning("task %s: late result refused, the task is no longer this worker's", task.id)
         elif isinstance(report, Completed):

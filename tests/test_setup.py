@@ -26,7 +26,7 @@ EXTRAS = {
     extra: [Requirement(line) for line in lines] for extra, lines in PROJECT["optional-dependencies"].items()
 }
 EVERYTHING = BASE + [requirement for extra in EXTRAS.values() for requirement in extra]
-SCRIPTS = sorted(path for path in (ROOT / "scripts").iterdir() if path.is_file()) + [ROOT / ".ci/run"]
+SCRIPTS = [*sorted(path for path in (ROOT / "scripts").iterdir() if path.is_file()), ROOT / ".ci/run"]
 
 # The files agree.
 
@@ -46,7 +46,7 @@ def locked() -> list[Requirement]:
 def test_environment_is_what_pyproject_asks_for() -> None:
     *conda, pip = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     offered = bounds(map(Requirement, conda))
-    assert CONDA_ONLY <= offered.keys()
+    assert offered.keys() >= CONDA_ONLY
     assert offered.pop("python") == PROJECT["requires-python"]
 
     asked = bounds(EVERYTHING)
@@ -91,12 +91,16 @@ def imported(files: Iterable[Path]) -> set[str]:
 
 
 LAB = set(ROOT.glob("dtq/lab/**/*.py"))
+DASHBOARD = set(ROOT.glob("dtq/gateway/dashboard/**/*.py"))
+TRACING = set(ROOT.glob("dtq/tracing.py"))
 
 
 @pytest.mark.parametrize(
     ("files", "allowed"),
     [
-        pytest.param(set(ROOT.glob("dtq/**/*.py")) - LAB, BASE, id="dtq"),
+        pytest.param(set(ROOT.glob("dtq/**/*.py")) - LAB - DASHBOARD - TRACING, BASE, id="dtq"),
+        pytest.param(DASHBOARD, BASE + EXTRAS["dashboard"], id="dashboard"),
+        pytest.param(TRACING, BASE + EXTRAS.get("tracing", []), id="tracing"),
         pytest.param(LAB, BASE + EXTRAS["notebook"], id="lab"),
         pytest.param({*ROOT.glob("tests/**/*.py"), *ROOT.glob("scripts/*.py")}, EVERYTHING, id="tests"),
     ],

@@ -12,7 +12,7 @@ import msgspec
 from flask import Response, abort, request
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from dtq import metrics
+from dtq import metrics, tracing
 from dtq.broker import Broker
 from dtq.figures import Stats
 from dtq.gateway import errors, models, openapi
@@ -49,11 +49,12 @@ class Gateway:
         self, body: bytes, asked: list[models.TaskRequest], texts: Sequence[bytes | msgspec.Raw]
     ) -> tuple[list[str], int]:
         """Stores tasks, each with the payload that stands in its text; returns their ids and the status."""
-        tasks = [
-            NewTask(**one.model_dump(exclude_defaults=True) | identity | {"data": members(text)["data"]})
-            for one, text, identity in zip(asked, texts, _identities(body, len(asked)), strict=True)
-        ]
-        return [task.id for task in tasks], 201 if self.broker.submit(tasks) else 200
+        with tracing.span(f"POST {request.path}", "SERVER", request.headers) as context:
+            tasks = [
+                NewTask(data=members(text)["data"], **one.model_dump(exclude={"data"}), **identity, **context)
+                for one, text, identity in zip(asked, texts, _identities(body, len(asked)), strict=True)
+            ]
+            return [task.id for task in tasks], 201 if self.broker.submit(tasks) else 200
 
     def list_tasks(self) -> Response:
         """List tasks, newest first"""

@@ -247,6 +247,17 @@ def test_a_full_redis_refuses_new_tasks_alone(own_http: FlaskClient, own_redis: 
     assert own_http.post("/tasks", json={"type": "noop", "data": 1}).status_code == 201
 
 
+def test_a_redis_that_misses_its_replicas_says_try_again(
+    own_http: FlaskClient, own_redis: RedisServer
+) -> None:
+    with redis.Redis.from_url(own_redis.url) as client:
+        client.config_set("min-replicas-to-write", "1")
+        answer = own_http.post("/tasks", json={"type": "noop", "data": 1})
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+        client.config_set("min-replicas-to-write", "0")
+    assert own_http.post("/tasks", json={"type": "noop", "data": 1}).status_code == 201
+
+
 # -------------------------------------------------------------------- dead letter
 
 
