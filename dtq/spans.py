@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from datetime import datetime
 
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SimpleSpanProcessor
@@ -44,11 +45,9 @@ def export(process: str, file: str | None, collector: bool) -> None:
 
 
 @contextmanager
-def around(name: str, kind: SpanKind, parent: Mapping[str, str] | None) -> Iterator[dict[str, str]]:
-    """A span around a block; yields its `traceparent`. Without a mapping that may name the parent, this is
-    the span that is current here.
-    """
-    context = None if parent is None else TraceContextTextMapPropagator().extract(parent)
+def around(name: str, kind: SpanKind, parent: str | None) -> Iterator[dict[str, str]]:
+    """A span around a block, which is given its `traceparent`. See `dtq.tracing.span`."""
+    context = None if parent is None else _context(parent)
     with tracer.start_as_current_span(name, context, kind) as span:
         own = span.get_span_context()
         ids = f"{format_trace_id(own.trace_id)}-{format_span_id(own.span_id)}"
@@ -59,8 +58,8 @@ def begin(
     name: str, kind: SpanKind, traceparent: str, about: Mapping[str, str | int],
     since: datetime | None = None, span_id: int = 0,
 ) -> Span:  # fmt: skip
-    """A span that begins now, or did at `since`, which is another clock's: never after now."""
-    context = TraceContextTextMapPropagator().extract({"traceparent": traceparent})
+    """A span that begins now, or did at `since`, by Redis's clock, which may be ahead."""
+    context = _context(traceparent)
     began = min(since.timestamp() if since else time.time(), time.time())
     token = _next_id.set(span_id)
     try:
@@ -80,3 +79,7 @@ def end(span: Span, outcome: str, error: str | None, ended: float) -> None:
     if error:
         span.set_status(StatusCode.ERROR, error)
     span.end(int(ended * 1e9))
+
+
+def _context(traceparent: str) -> Context:
+    return TraceContextTextMapPropagator().extract({"traceparent": traceparent})

@@ -13,7 +13,7 @@ A run is exported when the queue has heard of its end; one that it refuses as to
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from hashlib import blake2b
@@ -51,14 +51,12 @@ def start(process: str) -> None:
         _spans, _process = spans, process
 
 
-def span(
-    name: str, kind: str, parent: Mapping[str, str] | None = None
-) -> AbstractContextManager[dict[str, str]]:
+def span(name: str, kind: str, parent: str | None = None) -> AbstractContextManager[dict[str, str]]:
     """A span around a block, which is given what the next process has to know: {"traceparent": …}, or {}.
 
     Args:
         kind: its SpanKind.
-        parent: headers that may name its parent; by default that is the span around it.
+        parent: a `traceparent`, or "" for a new trace; by default the span around it.
     """
     return _spans.around(name, _spans.SpanKind[kind], parent) if _spans else nullcontext({})
 

@@ -92,7 +92,7 @@ def imported(files: Iterable[Path]) -> set[str]:
 
 LAB = set(ROOT.glob("dtq/lab/**/*.py"))
 DASHBOARD = set(ROOT.glob("dtq/gateway/dashboard/**/*.py"))
-TRACING = set(ROOT.glob("dtq/tracing.py"))
+TRACING = set(ROOT.glob("dtq/spans.py"))
 
 
 @pytest.mark.parametrize(

@@ -342,8 +342,9 @@ traffic = st.tuples(st.lists(wish, max_size=2), numbers, st.lists(outcome, max_s
 
 
 def some(things: Sequence[Any], numbers: Sequence[int]) -> list[Any]:
-    """A choice: different things, in the order of the numbers."""
-    return [things[i] for i in dict.fromkeys(number % len(things) for number in numbers)] if things else []
+    """A choice: different things, in the order of the numbers; small numbers choose from all of them."""
+    chosen = dict.fromkeys(number * 7919 % len(things) for number in numbers) if things else {}
+    return [things[i] for i in chosen]
 
 
 def transition(*needed: str, **arguments: Any) -> Callable[[Callable[..., None]], Any]:
@@ -379,12 +380,7 @@ class Queue(RuleBasedStateMachine):
 
     @transition(wishes=st.lists(wish, min_size=1, max_size=5))
     def submit(self, wishes: list[Wish]) -> None:
-        known = [*self.model.having(*set(PLACES) - {"cancelled"}) * 9, *self.model.tasks, "ghost"]
-        batch: list[NewTask] = []
-        for priority, delayed, chosen in wishes:
-            batch.append(self._new(priority, delayed, some(known, chosen)))
-            known.append(batch[-1].id)  # a parent may be in the same batch
-        self._submit(batch)
+        self._submit(self._batch(wishes, [*self._possible_parents() * 4, *self.model.tasks, "ghost"]))
 
     @transition(*PLACES, number=numbers)
     def submit_again(self, number: int) -> None:
@@ -461,7 +457,7 @@ class Queue(RuleBasedStateMachine):
     def go_on(self, wishes: list[Wish], number: int, outcomes: list[str], n: int) -> None:
         """Some tasks are submitted; one worker reports what it has done, and claims."""
         if wishes:
-            self._submit([self._new(priority, delayed, []) for priority, delayed, _ in wishes])
+            self._submit(self._batch(wishes, self._possible_parents()))
         mine = self._of_one_worker([number, number + 1, number + 2])
         worker = mine[0].worker if mine else WORKERS[number % len(WORKERS)]
         self._exchange(worker, list(zip(mine, outcomes, strict=False)), n)
@@ -475,6 +471,16 @@ class Queue(RuleBasedStateMachine):
         delay = HOUR if delayed else 0.0
         return NewTask(id=name, type="noop", data=data, priority=priority, delay=delay, depends_on=parents,
                        fingerprint=name)  # fmt: skip
+
+    def _batch(self, wishes: list[Wish], parents: list[str]) -> list[NewTask]:
+        batch: list[NewTask] = []
+        for priority, delayed, chosen in wishes:
+            batch.append(self._new(priority, delayed, some(parents, chosen)))
+            parents.append(batch[-1].id)  # a parent may be in the same batch
+        return batch
+
+    def _possible_parents(self) -> list[str]:
+        return self.model.having(*PLACES.keys() - {"cancelled"})
 
     def _held(self) -> list[Handle]:
         """Handles whose owners are right."""

@@ -49,9 +49,10 @@ class Gateway:
         self, body: bytes, asked: list[models.TaskRequest], texts: Sequence[bytes | msgspec.Raw]
     ) -> tuple[list[str], int]:
         """Stores tasks, each with the payload that stands in its text; returns their ids and the status."""
-        with tracing.span(f"POST {request.path}", "SERVER", request.headers) as context:
+        parent = request.headers.get("traceparent", "")
+        with tracing.span(f"POST {request.path}", "SERVER", parent) as context:
             tasks = [
-                NewTask(data=members(text)["data"], **one.model_dump(exclude={"data"}), **identity, **context)
+                NewTask(data=members(text)["data"], **one.model_dump(exclude={"data"}) | identity | context)
                 for one, text, identity in zip(asked, texts, _identities(body, len(asked)), strict=True)
             ]
             return [task.id for task in tasks], 201 if self.broker.submit(tasks) else 200
