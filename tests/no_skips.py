@@ -1,4 +1,4 @@
-"""A pytest plugin: where CI is set, a skipped test has failed, so that nothing goes unchecked there unseen."""
+"""A pytest plugin: where CI is set, a skipped test has failed, so that nothing goes unchecked unseen."""
 
 import os
 from collections.abc import Generator

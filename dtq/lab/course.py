@@ -26,7 +26,7 @@ LESSONS = (
     Lesson("week2_4_watching_redis", 60, "count commands and round trips; lose a wake-up"),
     Lesson("week2_5_load", 75, "raise the load: queues, waiting time, Little's law"),
     Lesson(
-        "week3_1_code_walk", 75, "walk one task through the source, function by function; draw the states"
+        "week3_1_code_walk", 90, "follow one task through the code, function by function; draw the states"
     ),
     Lesson("week3_2_your_own_tasks", 75, "write task types, reload them under load, change the worker"),
     Lesson(

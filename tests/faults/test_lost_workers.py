@@ -37,7 +37,9 @@ def test_a_result_that_was_not_reported_is_computed_again(cluster: LocalCluster)
     for name in cluster.workers[1:]:
         cluster.stop_worker(name)
     (survivor,) = cluster.workers
-    cluster.client.wait(cluster.client.submit_many("noop", [None] * 200), progress=False)  # learns to prefetch
+    cluster.client.wait(
+        cluster.client.submit_many("noop", [None] * 200), progress=False
+    )  # learns to prefetch
     cluster.pause_worker(survivor)
     unreported, killer = new_task(), new_task("crash", {"times": 1})
     cluster.broker.submit([unreported, killer])
@@ -45,7 +47,8 @@ def test_a_result_that_was_not_reported_is_computed_again(cluster: LocalCluster)
 
     wait_until(lambda: not cluster.client.workers(), what="the worker has killed itself")
     held = cluster.broker.get(unreported.id)
-    assert held and held.status != Status.COMPLETED, "it ran, but its result died with the worker"
+    assert held
+    assert held.status != Status.COMPLETED, "it ran, but its result died with the worker"
     cluster.add_workers(1)
     done = cluster.client.wait([unreported.id, killer.id], progress=False)
 
@@ -90,7 +93,9 @@ def test_neighbours_of_a_poisonous_task_are_not_taken_for_poisonous(
     make_cluster: Callable[..., LocalCluster],
 ) -> None:
     cluster = make_cluster(workers=1)
-    cluster.client.wait(cluster.client.submit_many("noop", [None] * 200), progress=False)  # learns to prefetch
+    cluster.client.wait(
+        cluster.client.submit_many("noop", [None] * 200), progress=False
+    )  # learns to prefetch
     tasks = [new_task() for _ in range(10)] + [new_task("crash")] + [new_task() for _ in range(10)]
     cluster.broker.submit(tasks)
     for _ in range(3):
@@ -99,7 +104,9 @@ def test_neighbours_of_a_poisonous_task_are_not_taken_for_poisonous(
 
     done = cluster.client.wait([task.id for task in tasks], progress=False)
 
-    assert [task.status for task in done] == [Status.COMPLETED] * 10 + [Status.FAILED] + [Status.COMPLETED] * 10
+    assert [task.status for task in done] == [Status.COMPLETED] * 10 + [Status.FAILED] + [
+        Status.COMPLETED
+    ] * 10
     assert max(task.crashes for task in done if task.type == "noop") <= 1
 
 
@@ -107,7 +114,9 @@ def test_long_tasks_do_not_keep_short_ones_that_were_claimed_with_them(
     make_cluster: Callable[..., LocalCluster],
 ) -> None:
     cluster = make_cluster(workers=1)
-    cluster.client.wait(cluster.client.submit_many("noop", [None] * 200), progress=False)  # learns to prefetch
+    cluster.client.wait(
+        cluster.client.submit_many("noop", [None] * 200), progress=False
+    )  # learns to prefetch
     (first,) = cluster.workers
     cluster.pause_worker(first)
     long, short = new_task("sleep", 3), [new_task() for _ in range(20)]

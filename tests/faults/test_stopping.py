@@ -1,15 +1,14 @@
 """Workers that are asked to stop, and handlers that do not."""
 
-from pathlib import Path
-
 from collections.abc import Callable
+from pathlib import Path
 
 from dtq.lab.cluster import LocalCluster
 from dtq.task import Status
 from tests.faults.test_lost_workers import running
 from tests.helpers import wait_until
 
-STUBBORN = '''
+STUBBORN = """
 import time
 from dtq.tasks import task
 
@@ -29,7 +28,7 @@ def deaf(data, context):
             time.sleep(600)
         except BaseException as error:
             print("not now:", error)
-'''
+"""
 
 
 def test_a_worker_that_is_stopped_in_the_middle_of_a_task_finishes_it(cluster: LocalCluster) -> None:
@@ -58,7 +57,9 @@ def test_handlers_that_never_return_are_interrupted_and_their_workers_go_on(
     (tmp_path / "stubborn.py").write_text(STUBBORN)
     cluster = make_cluster(workers=1, tasks=str(tmp_path / "stubborn.py"))
 
-    tasks = cluster.client.wait(cluster.client.submit_many("loop", [0]) + cluster.client.submit_many("nap", [0]))
+    tasks = cluster.client.wait(
+        cluster.client.submit_many("loop", [0]) + cluster.client.submit_many("nap", [0])
+    )
 
     assert [task.status for task in tasks] == [Status.FAILED] * 2
     assert [task.history[0].outcome for task in tasks] == ["timeout"] * 2
