@@ -1,7 +1,7 @@
 """Tracing: the way of a task through all processes, as OpenTelemetry spans. An extra: `dtq[tracing]`.
 
 On where the environment has `DTQ_TRACE_FILE` (JSON lines) or the standard `OTEL_EXPORTER_OTLP_ENDPOINT`; else
-nothing is imported, and each hook is one `if`. A submission is one trace, also one of many tasks:
+dtq imports nothing of it, and each hook is one `if`. A submission is one trace, also one of many tasks:
 
     submit (client) > POST /tasks (gateway) > for each attempt a wait, and a run around the handler
 

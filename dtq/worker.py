@@ -34,6 +34,7 @@ TICK = 0.1  # seconds between two looks of the second thread
 IDLE_WAIT = 2.0  # seconds: the longest that a lost wake-up can delay a task
 LAST_WORDS = 1.0  # seconds that a handler gets to end once its time limit has interrupted it
 RESULT_LIMIT = 2**20  # bytes
+RESULT_DEPTH = 100  # levels; who reads it has a stack of limited depth
 STUCK = 70  # exit code of a worker that had to end itself
 
 
@@ -334,6 +335,16 @@ def _as_json(result: Any) -> bytes:
         text = json.dumps(result, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise PermanentError(f"the result is not JSON: {error}") from None
+    if _is_deeper(result, RESULT_DEPTH):
+        raise PermanentError(f"the result is nested deeper than {RESULT_DEPTH} levels")
     if len(text) > RESULT_LIMIT:
         raise PermanentError(f"the result has {len(text):,} bytes, the limit is {RESULT_LIMIT:,}")
     return text
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return False
+    return not levels or any(_is_deeper(item, levels - 1) for item in value)

@@ -11,7 +11,7 @@ import msgspec
 from dtq.task import NewTask
 
 
-def wait_until(predicate: Callable[[], Any], timeout: float = 10.0, what: str = "") -> Any:
+def wait_until(predicate: Callable[[], Any], timeout: float = 30.0, what: str = "") -> Any:
     """Calls `predicate` until it returns something true, and returns that; fails after `timeout` seconds."""
     end = time.monotonic() + timeout
     while not (answer := predicate()):

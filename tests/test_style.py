@@ -166,11 +166,23 @@ def test_only_the_command_line_prints(path: Path) -> None:
 
 
 def asserts(node: ast.AST, helpers: set[str]) -> bool:
-    """Whether something in there asserts: itself, through pytest.raises or a helper, or by raising."""
+    """Whether something in there asserts: itself, or through pytest, Playwright's `expect` or a helper."""
     return any(
         isinstance(inner, ast.Assert)
         or (isinstance(inner, ast.Call) and called(inner) in {"raises", "warns", "fail", *helpers})
+        or (isinstance(inner, ast.Call) and is_expectation(inner))
         for inner in ast.walk(node)
+    )
+
+
+def is_expectation(call: ast.Call) -> bool:
+    """`expect(page).to_have_title(…)`; `expect(page)` alone asserts nothing."""
+    method = call.func
+    return (
+        isinstance(method, ast.Attribute)
+        and method.attr.startswith(("to_", "not_to_"))
+        and isinstance(method.value, ast.Call)
+        and called(method.value) == "expect"
     )
 
 
@@ -200,6 +212,7 @@ def test_a_test_that_cannot_fail_is_found(tmp_path: Path) -> None:
     file = tmp_path / "test_it.py"
     file.write_text(
         "def check(x):\n    assert x\n\ndef deeper(x):\n    check(x)\n\ndef idle(x):\n    return x\n\n"
-        "def test_a():\n    deeper(1)\n\ndef test_b():\n    idle(1)\n\ndef test_c():\n    assert 1\n"
+        "def test_a():\n    deeper(1)\n\ndef test_b():\n    idle(1)\n\ndef test_c():\n    assert 1\n\n"
+        "def test_d():\n    expect(1).to_be(1)\n\ndef test_e():\n    expect(1)\n"
     )
-    assert toothless([file], asserting_helpers([file])) == ["test_it.py::test_b"]
+    assert toothless([file], asserting_helpers([file])) == ["test_it.py::test_b", "test_it.py::test_e"]

@@ -78,6 +78,11 @@ def answer(value: object, status: int = 200, headers: dict[str, str] | None = No
     return Response(msgspec.json.encode(value) + b"\n", status, headers, mimetype="application/json")
 
 
+def given(task: TaskRequest) -> dict[str, Any]:
+    """What the client has set, but for the payload: that stays the bytes that it sent."""
+    return task.model_dump(exclude={"data"}, exclude_defaults=True)
+
+
 def read_body(model: type[M], around: int) -> tuple[bytes, M]:
     """The request's body, and what it says. `around`: levels of JSON around a payload."""
     if request.mimetype != "application/json":

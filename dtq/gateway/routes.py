@@ -52,10 +52,12 @@ class Gateway:
         parent = request.headers.get("traceparent", "")
         with tracing.span(f"POST {request.path}", "SERVER", parent) as context:
             tasks = [
-                NewTask(data=members(text)["data"], **one.model_dump(exclude={"data"}) | identity | context)
+                NewTask(data=members(text)["data"], **models.given(one) | identity | context)
                 for one, text, identity in zip(asked, texts, _identities(body, len(asked)), strict=True)
             ]
-            return [task.id for task in tasks], 201 if self.broker.submit(tasks) else 200
+            # Nothing new is a replay only under a key: else the first answer of Redis was lost on its way.
+            new = self.broker.submit(tasks) or "Idempotency-Key" not in request.headers
+            return [task.id for task in tasks], 201 if new else 200
 
     def list_tasks(self) -> Response:
         """List tasks, newest first"""

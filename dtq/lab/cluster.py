@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 T = TypeVar("T")
-PATIENCE = 15.0  # seconds in which something must have happened that takes less than one
+PATIENCE = 30.0  # seconds in which something must have happened that takes less than one
 
 
 class LocalCluster:

@@ -34,7 +34,7 @@ Execute = Callable[[Path, bool], Execution]
 
 
 class Reading(NamedTuple):
-    """What each page showed on a wide screen and on a phone, what all asked for, and the browser's complaints."""
+    """What pages showed on a wide screen and on a phone, what they asked for, what the browser disliked."""
 
     wide: dict[Path, dict[str, Any]]
     phone: dict[Path, dict[str, Any]]
@@ -160,6 +160,14 @@ def test_charts_have_no_background_in_the_dark(book: Path, browser: Browser) -> 
         expect(page.locator("html")).to_have_attribute("data-theme", "dark")
         expect(chart).to_have_css("background-color", "rgba(0, 0, 0, 0)")
         expect(chart).to_have_css("filter", "none")
+
+
+def test_its_contents_open_on_a_phone(book: Path, page: Page) -> None:
+    page.set_viewport_size(PHONE)
+    page.goto((book / "search.html").as_uri())
+    page.locator(".primary-toggle").click()
+    page.get_by_role("link", name="Week 1.1: First tasks").click()
+    expect(page.get_by_role("heading", name="Week 1.1: First tasks")).to_be_visible()
 
 
 def test_its_words_can_be_searched(book: Path, page: Page) -> None:

@@ -218,6 +218,18 @@ def test_what_a_stranger_wrote_is_shown_as_text(page: Page, cluster: LocalCluste
     visit.check()
 
 
+def test_what_a_worker_calls_itself_is_text_too(page: Page, site: Site, broker: Broker) -> None:
+    name = '<b style="color:red">me</b>'
+    broker.heartbeat(Presence(id=name, status="busy", host=HACK))
+    visit = Visit(page, site.url)
+    expect(page.locator("#workers tr")).to_contain_text([name])
+    expect(page.locator("#workers tr")).to_contain_text([HACK])
+    broker.deregister(name)
+    expect(page.locator("#events")).to_contain_text(f"{name} is gone.")
+    expect(page.locator("#depth .annotation-text")).to_have_text(name[:24])  # in the chart
+    visit.check()
+
+
 # -------------------------------------------------------------------- deciding
 
 

@@ -68,9 +68,8 @@ def test_the_late_result_of_a_paused_worker_is_refused_and_the_worker_goes_on(cl
     cluster.resume_worker(paused)
     wait_until(lambda: counter(cluster, "stale") == 1, what="the late result was refused")
     assert cluster.client.get(task_id) == done, "the stored task is as it was"
-    for name in cluster.workers:
-        if name != paused:
-            cluster.stop_worker(name)
+    for name in [name for name in cluster.workers if name != paused]:
+        cluster.stop_worker(name)
     again = cluster.client.wait(cluster.client.submit("process", "more"), progress=False)
     assert again.worker_id == paused
 

@@ -322,3 +322,10 @@ def test_the_fingerprint_is_of_the_bytes(http: FlaskClient, broker: Broker) -> N
     body = b'{"type":"noop","data":1}'
     task_id = post(http, body, headers={"Idempotency-Key": "k"}).get_json()["task_id"]
     assert hashlib.sha256(body).hexdigest().encode() in broker.redis.get(broker.keys.task + task_id)
+
+
+def test_defaults_stay_out_of_the_document(http: FlaskClient, broker: Broker) -> None:
+    asked = {"type": "noop", "data": None, "delay": 0, "priority": "normal", "depends_on": []}
+    task_id = http.post("/tasks", json=asked).get_json()["task_id"]
+    document = json.loads(broker.redis.get(broker.keys.task + task_id))
+    assert document.keys() & {"delay", "depends_on", "fingerprint", "max_retries", "timeout"} == set()

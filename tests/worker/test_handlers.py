@@ -159,6 +159,18 @@ def test_a_result_may_be_nested_too_deep(broker: Broker) -> None:
     assert report.retries == 0
 
 
+def test_a_result_may_have_a_hundred_levels_and_no_more(broker: Broker) -> None:
+    deep: Any = {}
+    for _ in range(49):
+        deep = {"a": [deep]}
+    assert isinstance(perform(broker, returns([deep])), Completed)
+
+    report = failure(broker, returns([[deep]]))
+
+    assert report.error == "the result is nested deeper than 100 levels"
+    assert report.retries == 0
+
+
 @pytest.mark.parametrize("letter", ["a", "é", "語"])
 def test_a_result_may_have_a_mebibyte_and_no_more(broker: Broker, letter: str) -> None:
     size = len(letter.encode())

@@ -42,13 +42,14 @@ async function ask(path, { method = "GET", parse = JSON.parse } = {}) {
   } catch {
     throw new Away("The gateway does not answer"); // no connection, or a proxy that says so in its own words
   }
-  if (!response.ok) throw Object.assign(new Error(answer.error), { status: response.status });
-  return answer;
+  if (response.ok) return answer;
+  const { status } = response;
+  throw Object.assign(new Error(answer?.error ?? `The gateway answered ${status}`), { status });
 }
 
 /** JSON with its numbers as they were written: 12345678901234567890 and 1.0 are not numbers of JavaScript. */
-function parseExactly(text) {
-  return JSON.parse(text, (_, value, context) =>
+function parseExactly(json) {
+  return JSON.parse(json, (_, value, context) =>
     typeof value === "number" && context && JSON.rawJSON && String(value) !== context.source
       ? JSON.rawJSON(context.source)
       : value,
@@ -109,7 +110,7 @@ async function listTasks() {
 // ---------------------------------------------------------------- writing
 
 const DASH = "–";
-const clock = (date) => date.toLocaleTimeString([], { hour12: false });
+const clock = (date) => date.toLocaleTimeString([], { hourCycle: "h23" });
 const count = (number) => (number ?? 0).toLocaleString("en");
 const some = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
 const shortened = (id) => (/^[0-9a-f]{8}-[0-9a-f-]{27}$/.test(id) ? id.slice(0, 8) : id.slice(0, 24));
@@ -140,9 +141,8 @@ function fill(root, values) {
   }
 }
 
-/** Makes the rows of a list those of the items, which have ids. A row stays the same element as
- * long as its item is there, so that focus and selection stay; where the row with the focus goes, its
- * neighbour gets the focus. */
+/** Makes the rows of a list those of the items, which have ids. A row stays the same element as long as its item
+ * is there, so that focus and selection stay; where the row with the focus goes, its neighbour gets the focus. */
 function showRows(list, items, values = (item) => item) {
   const wanted = new Map(items.map((item) => [item.id, item]));
   for (const row of [...list.children]) if (!wanted.has(row.dataset.id)) removeRow(row);
@@ -272,11 +272,7 @@ function showDead(tasks) {
   const part = all > tasks.length ? `, the newest ${tasks.length} listed` : "";
   set($("dead-note"), { textContent: all ? `${count(all)} to decide on${part}` : "empty: nothing to decide on" });
   $("dead").closest("section").classList.toggle("empty", !all);
-  showRows($("dead"), tasks, (task) => ({
-    type: task.type,
-    task: link(task.id),
-    error: task.error,
-  }));
+  showRows($("dead"), tasks, (task) => ({ type: task.type, task: link(task.id), error: task.error }));
 }
 
 // ---------------------------------------------------------------- one task
@@ -463,7 +459,7 @@ function withGaps(samples) {
   });
 }
 
-/** From 10 ms to 1 s, or more where there is more: powers of ten. */
+/** As exponents of ten: from 10 ms to 1 s, or more where there is more. */
 function latencyRange() {
   const times = state.samples.flatMap((sample) => SERIES.latency.map(({ y }) => y(sample))).filter(Boolean);
   return [Math.log10(Math.min(0.01, ...times)) - 0.1, Math.log10(Math.max(1, ...times)) + 0.1];
@@ -489,9 +485,12 @@ function layout(id, color) {
     xaxis: { ...axis, type: "date", range, nticks: 5, tickformat: "%H:%M:%S" },
     yaxis: { ...axis, ...(id === "latency" ? { ...LATENCY_AXIS, range: latencyRange() } : COUNT_AXIS) },
     shapes: marks.map(({ at }) => ({ type: "line", x0: at, x1: at, y0: 0, y1: 1, yref: "paper", line })),
-    annotations: marks.map(({ at, mark }) => ({ x: at, text: mark, ...word })),
+    annotations: marks.map(({ at, mark }) => ({ x: at, text: literal(shortened(mark)), ...word })),
   };
 }
+
+/** Plotly takes some HTML in its texts, such as links: here it is to show what a worker calls itself. */
+const literal = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
 
 // ---------------------------------------------------------------- start
 
