@@ -252,6 +252,24 @@ def test_without_being_asked_for_nothing_is_loaded(tmp_path: Path) -> None:
     assert [name for name in ours if name.startswith("opentelemetry") or name == "dtq.spans"] == []
 
 
+def test_the_waterfall_says_who_took_how_long_and_a_line_half_written_is_left_out(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
+    task_id = submit(cluster, "noop")
+    finished(cluster, task_id)
+    copy = tmp_path / "spans"
+    copy.write_text((cluster.directory.parent / "spans").read_text() + '{"name": "half')
+    (ax,) = traces.waterfall(traces.of_task(traces.read(copy), task_id)).axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == [
+        "submit",
+        "  POST /tasks",
+        "    wait",
+        "    run noop",
+    ]
+    assert [text.get_text().split(",")[0] for text in ax.texts[:2]] == ["client", "gateway"]
+    assert all(text.get_text().endswith("s") for text in ax.texts)
+
+
 @pytest.mark.parametrize(
     ("file", "setup", "sentence"),
     [

@@ -315,13 +315,13 @@ def _axes(height: float) -> Axes:
     return Figure(figsize=(WIDTH, height), layout="constrained").add_subplot()
 
 
+@styled  # also for axes that a notebook has filled itself
 def finish(ax: Axes, title: str, raised: float = 0) -> Figure:
     """Gives axes the workbook's look: a title, `raised` by so many points, the colours, and a legend below
     the chart, where no data can be. Returns their figure.
     """
     figure: Any = ax.get_figure(root=True)
-    with mpl.rc_context(STYLE):  # also for axes that a notebook has filled itself
-        ax.set_title(title, pad=10 + raised)
+    ax.set_title(title, pad=10 + raised)
     # Ticks are made when they are drawn, which is after `styled` has put the reader's settings back.
     ax.tick_params(color=TEXT, labelcolor=TEXT, grid_color=TEXT, grid_alpha=0.3, grid_linewidth=0.6)
     if labels := ax.get_legend_handles_labels()[1]:

@@ -37,6 +37,7 @@ def read(path: Path | str) -> pd.DataFrame:
     for name in ("started_at", "ended_at"):
         spans[name] = pd.to_datetime(spans[name], utc=True)
     spans = spans.sort_values("started_at", ignore_index=True)
+    spans["attempt"] = spans["attempt"].astype("Int64")  # with gaps
     parents = spans.set_index("span_id")[["parent_id", "task_id"]].to_dict("index")
     spans["task_id"] = [_task_of(span_id, parents) for span_id in spans["span_id"]]
     began = spans.groupby("trace_id")["started_at"].transform("min")

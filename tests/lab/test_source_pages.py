@@ -44,6 +44,5 @@ def test_a_folder_has_a_page_that_says_what_is_in_it(tmp_path: Path) -> None:
     assert {"file": "dtq/lua/claim.lua", "title": "claim.lua"} in entry["sections"]
     text = (tmp_path / "dtq/lua/index.md").read_text(encoding="utf-8")
     assert "| [claim.lua](claim.lua.md) | Hands free tasks to a worker and starts their leases" in text
-    assert "{source} claim.lua\n:language: lua" in (tmp_path / "dtq/lua/claim.lua.md").read_text(
-        encoding="utf-8"
-    )
+    page = (tmp_path / "dtq/lua/claim.lua.md").read_text(encoding="utf-8")
+    assert "{source} claim.lua\n:language: lua" in page

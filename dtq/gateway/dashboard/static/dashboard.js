@@ -190,8 +190,9 @@ function showStatus(kind, text) {
 }
 
 function showHealth({ status, workers, gateway, reasons }) {
+  const silence = seconds((new Date() - state.heard) / 1000);
   if (!state.heard) note(`Watching ${gateway}.`);
-  else if (state.failures) note(`${state.lost} is back after ${seconds((new Date() - state.heard) / 1000)}.`, "back");
+  else if (state.failures) note(`${state.lost} is back after ${silence}.`, "back");
   state.failures = 0;
   state.heard = new Date();
   if (state.paused) return showStatus("paused", `Paused. The figures are of ${clock(state.heard)}.`);
@@ -201,7 +202,7 @@ function showHealth({ status, workers, gateway, reasons }) {
 
 function showFailure(error) {
   state.failures += 1;
-  const what = error.message.replace(/[.;]?$/, "");
+  const what = error.message.replace(/;.*|\.$/, ""); // without "try again", which the page does
   if (state.failures === 1) note(`${what}.`, "away");
   state.lost = error instanceof Away ? "The gateway" : "The queue";
   const since = state.heard ? ` The figures are of ${clock(state.heard)}.` : "";
