@@ -197,6 +197,27 @@ def test_who_says_that_a_trace_is_not_sampled_is_heard(cluster: LocalCluster) ->
     assert len(spans(cluster, task.id)) == 0
 
 
+def test_the_waterfall_says_who_took_how_long_and_a_line_half_written_is_left_out(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
+    task_id = submit(cluster, "noop")
+    finished(cluster, task_id)
+    copy = tmp_path / "spans"
+    copy.write_text((cluster.directory.parent / "spans").read_text() + '{"name": "half')
+    (ax,) = traces.waterfall(traces.of_task(traces.read(copy), task_id)).axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == [
+        "submit",
+        "  POST /tasks",
+        "    wait",
+        "    run noop",
+    ]
+    assert [text.get_text().split(",")[0] for text in ax.texts[:2]] == ["client", "gateway"]
+    assert all(text.get_text().endswith("s") for text in ax.texts)
+
+
+# The next two start clusters of their own, which ends the one above.
+
+
 def test_a_collector_gets_all_spans_although_the_processes_end(tmp_path: Path) -> None:
     received: list[tuple[str, str]] = []  # process, span
 
@@ -250,24 +271,6 @@ def test_without_being_asked_for_nothing_is_loaded(tmp_path: Path) -> None:
     assert {"redis", "dtq.tracing"} <= set(loaded)
     ours = set(loaded) - redis_loads
     assert [name for name in ours if name.startswith("opentelemetry") or name == "dtq.spans"] == []
-
-
-def test_the_waterfall_says_who_took_how_long_and_a_line_half_written_is_left_out(
-    cluster: LocalCluster, tmp_path: Path
-) -> None:
-    task_id = submit(cluster, "noop")
-    finished(cluster, task_id)
-    copy = tmp_path / "spans"
-    copy.write_text((cluster.directory.parent / "spans").read_text() + '{"name": "half')
-    (ax,) = traces.waterfall(traces.of_task(traces.read(copy), task_id)).axes
-    assert [label.get_text() for label in ax.get_yticklabels()] == [
-        "submit",
-        "  POST /tasks",
-        "    wait",
-        "    run noop",
-    ]
-    assert [text.get_text().split(",")[0] for text in ax.texts[:2]] == ["client", "gateway"]
-    assert all(text.get_text().endswith("s") for text in ax.texts)
 
 
 @pytest.mark.parametrize(
