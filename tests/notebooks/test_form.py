@@ -3,6 +3,7 @@
 import inspect
 import pkgutil
 import re
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,11 +23,9 @@ each_notebook = pytest.mark.parametrize(
 
 def resolved(name: str) -> object:
     """What has this dotted name: a module's path, or else the thing itself; None where there is nothing."""
-    try:
+    with suppress(ModuleNotFoundError):  # it is the name of something in a module
         if (module := find_spec(name)) and module.origin:
             return Path(module.origin)  # not imported: some modules do their work when they are
-    except ModuleNotFoundError:
-        pass  # the name of something in a module
     try:
         return pkgutil.resolve_name(name)
     except (ImportError, AttributeError):
