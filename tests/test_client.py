@@ -56,7 +56,7 @@ def gateway_of(app: Flask) -> Iterator[str]:
 
 @pytest.fixture
 def app(broker: Broker) -> Flask:
-    return create_app(broker, broker.settings)
+    return create_app(broker)
 
 
 @pytest.fixture
@@ -337,7 +337,7 @@ def test_health_tells_of_trouble_and_raises_nothing(broker: Broker, tmp_path: Pa
     settings = Settings(_env_file=None)
     with RedisServer(tmp_path) as server:
         lonely = connect(server.url, settings)
-    app, asked = create_app(lonely, settings), list[str]()
+    app, asked = create_app(lonely), list[str]()
     app.before_request(lambda: asked.append(request.path))
     with gateway_of(app) as url, Client(url) as client:
         health = client.health()
@@ -355,7 +355,7 @@ def test_a_submission_outlives_a_restart_of_redis(tmp_path: Path) -> None:
     settings, server = Settings(_env_file=None), RedisServer(tmp_path, appendfsync="always").start()
     broker = connect(server.url, settings)
     unavailable: list[int] = []
-    app = create_app(broker, settings)
+    app = create_app(broker)
     app.after_request(lambda response: unavailable.append(response.status_code) or response)
     with gateway_of(app) as url, Client(url) as client, ThreadPoolExecutor(1) as pool:
         server.stop()

@@ -6,12 +6,11 @@
 from flask import Flask
 
 from dtq.broker import Broker
-from dtq.config import Settings
 from dtq.gateway import dashboard, errors, models
 from dtq.gateway.routes import CALLS, Gateway
 
 
-def create_app(broker: Broker, settings: Settings) -> Flask:
+def create_app(broker: Broker) -> Flask:
     """A queue's gateway as a WSGI application. `server.connect` makes the right kind of broker for it."""
     app, gateway = Flask("dtq.gateway", static_folder=None), Gateway(broker)
     app.config["MAX_CONTENT_LENGTH"] = models.BODY_LIMIT

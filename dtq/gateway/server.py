@@ -42,7 +42,7 @@ def serve(settings: Settings) -> None:
         try:
             # A body that is too long is read all the same, so that its sender can hear what was wrong.
             limits = {"threads": 16, "max_request_body_size": 16 * models.BODY_LIMIT}
-            waitress.create_server(create_app(broker, settings), sockets=[listener], **limits).run()
+            waitress.create_server(create_app(broker), sockets=[listener], **limits).run()
         finally:
             if note.exists() and json.loads(note.read_text())["pid"] == os.getpid():  # else another's
                 note.unlink()

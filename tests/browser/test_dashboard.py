@@ -131,7 +131,7 @@ def serve() -> Iterator[Callable[[WSGIApplication], Site]]:
 @pytest.fixture
 def site(serve: Callable[[WSGIApplication], Site], broker: Broker) -> Site:
     """The gateway of a queue without workers."""
-    return serve(create_app(broker, broker.settings))
+    return serve(create_app(broker))
 
 
 @pytest.fixture
@@ -287,7 +287,7 @@ def test_what_somebody_else_decided_is_told(page: Page, site: Site, broker: Brok
 def test_who_may_only_read_sees_no_buttons(
     page: Page, serve: Callable[[WSGIApplication], Site], broker: Broker
 ) -> None:
-    app = create_app(broker, broker.settings)
+    app = create_app(broker)
     app.before_request(lambda: setattr(g, "read_only", True))
     task_id = bury(broker)
     visit = Visit(page, serve(app).url)
@@ -449,7 +449,7 @@ def test_it_works_below_any_prefix(
         start_response("404 NOT FOUND", [("Content-Type", "text/plain")])
         return [b"not here"]
 
-    app = create_app(broker, broker.settings)
+    app = create_app(broker)
     site = serve(DispatcherMiddleware(elsewhere, {prefix: app}))
     visit = Visit(page, site.url + prefix.replace(" ", "%20"))
     task_id = bury(broker)

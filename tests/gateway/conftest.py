@@ -22,7 +22,7 @@ from tests.helpers import wait_until
 @pytest.fixture
 def http(broker: Broker) -> FlaskClient:
     """The app's calls, without a network between."""
-    return create_app(broker, broker.settings).test_client()
+    return create_app(broker).test_client()
 
 
 class GatewayProcess:
@@ -88,4 +88,4 @@ def own_http(own_redis: RedisServer) -> Iterator[FlaskClient]:
     """The app on `own_redis`, connected as `serve` connects it."""
     settings = Settings(_env_file=None)
     with closing(connect(own_redis.url, settings)) as broker:
-        yield create_app(broker, settings).test_client()
+        yield create_app(broker).test_client()

@@ -96,7 +96,7 @@ def test_every_status_can_be_filtered_for(http: FlaskClient) -> None:
 
 @pytest.mark.parametrize(("read_only", "body"), [(False, "<body>"), (True, "<body data-read-only>")])
 def test_who_may_only_read_is_told_so(broker: Broker, read_only: bool, body: str) -> None:
-    app = create_app(broker, broker.settings)
+    app = create_app(broker)
     app.before_request(lambda: setattr(g, "read_only", read_only))
     html = page(app.test_client())
     assert body in html

@@ -71,7 +71,7 @@ def scrape(client: FlaskClient) -> dict[tuple[str, str], float]:
 @pytest.fixture
 def beside(cluster: LocalCluster) -> FlaskClient:
     """Another gateway of the cluster's queue."""
-    return create_app(cluster.broker, cluster.settings).test_client()
+    return create_app(cluster.broker).test_client()
 
 
 # ---------------------------------------------------------------- a real run
