@@ -233,6 +233,14 @@ def test_what_a_worker_calls_itself_is_text_too(page: Page, site: Site, broker: 
 # -------------------------------------------------------------------- deciding
 
 
+def test_there_is_nothing_to_decide_before_the_first_answer(page: Page, site: Site, broker: Broker) -> None:
+    bury(broker)
+    page.route("**/health", lambda route: None)  # an answer that never comes
+    visit = Visit(page, site.url)
+    expect(page.get_by_role("heading", name="Dead letter")).to_be_visible()
+    expect(visit.button("Discard all …")).to_be_hidden()
+
+
 def test_to_discard_all_asks_for_confirmation(page: Page, site: Site, broker: Broker) -> None:
     dead = [bury(broker) for _ in range(3)]
     visit = Visit(page, site.url)
