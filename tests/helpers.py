@@ -43,3 +43,12 @@ def family(pid: int) -> list[int]:
     for parent in found:
         found += [child for child, its in pairs if its == parent]
     return found
+
+
+class Clock:
+    """Takes the place of the module `time`, and stands still until it is moved."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now

@@ -11,17 +11,9 @@ from dtq import hand as hand_module
 from dtq.hand import Hand
 from dtq.report import Completed
 from dtq.task import Stored
+from tests.helpers import Clock
 
 LEASE = 15.0
-
-
-class Clock:
-    """Stands still until it is moved."""
-
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture

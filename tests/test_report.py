@@ -4,15 +4,7 @@ import pytest
 
 from dtq import report as report_module
 from dtq.report import Completed, Failed, Verdict
-
-
-class Clock:
-    """Stands still until it is moved."""
-
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
+from tests.helpers import Clock
 
 
 @pytest.fixture
