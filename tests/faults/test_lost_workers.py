@@ -13,6 +13,11 @@ def running(cluster: LocalCluster, task_id: str) -> str | None:
     return task.worker_id if task and task.status == Status.PROCESSING else None
 
 
+def learn_to_prefetch(cluster: LocalCluster) -> None:
+    """Lets the workers find that tasks are short: from now on they claim several at once."""
+    cluster.client.wait(cluster.client.submit_many("noop", [None] * 200), progress=False)
+
+
 def counter(cluster: LocalCluster, name: str) -> int:
     return int(cluster.redis.hget(cluster.broker.keys.counters, name) or 0)
 
@@ -37,9 +42,7 @@ def test_a_result_that_was_not_reported_is_computed_again(cluster: LocalCluster)
     for name in cluster.workers[1:]:
         cluster.stop_worker(name)
     (survivor,) = cluster.workers
-    cluster.client.wait(
-        cluster.client.submit_many("noop", [None] * 200), progress=False
-    )  # learns to prefetch
+    learn_to_prefetch(cluster)
     cluster.pause_worker(survivor)
     unreported, killer = new_task(), new_task("crash", {"times": 1})
     cluster.broker.submit([unreported, killer])
@@ -92,9 +95,7 @@ def test_neighbours_of_a_poisonous_task_are_not_taken_for_poisonous(
     make_cluster: Callable[..., LocalCluster],
 ) -> None:
     cluster = make_cluster(workers=1)
-    cluster.client.wait(
-        cluster.client.submit_many("noop", [None] * 200), progress=False
-    )  # learns to prefetch
+    learn_to_prefetch(cluster)
     tasks = [new_task() for _ in range(10)] + [new_task("crash")] + [new_task() for _ in range(10)]
     cluster.broker.submit(tasks)
     for _ in range(3):
@@ -113,9 +114,7 @@ def test_long_tasks_do_not_keep_short_ones_that_were_claimed_with_them(
     make_cluster: Callable[..., LocalCluster],
 ) -> None:
     cluster = make_cluster(workers=1)
-    cluster.client.wait(
-        cluster.client.submit_many("noop", [None] * 200), progress=False
-    )  # learns to prefetch
+    learn_to_prefetch(cluster)
     (first,) = cluster.workers
     cluster.pause_worker(first)
     long, short = new_task("sleep", 3), [new_task() for _ in range(20)]
