@@ -1,9 +1,9 @@
 """Settings: read from the environment and `.env`, checked once, at the edge."""
 
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis.connection import parse_url
 
@@ -30,10 +30,27 @@ class Settings(BaseSettings):
     redis_host: str | None = Field(None, alias="REDIS_HOST")
     redis_port: int = Field(6379, alias="REDIS_PORT", ge=1, le=65535)
     key_prefix: str = Field("", pattern=r"^[\w.:{}-]*$", description="goes before every Redis key")
+    redis_sentinels: str | None = Field(
+        None, description="Sentinels to ask for the primary, host:port,host:port"
+    )
+    redis_service: str = Field("dtq", description="name by which the Sentinels know the primary")
+    redis_cluster: bool = Field(False, description="the server is a node of a Redis Cluster")
+    sentinel_password: SecretStr | None = Field(None, description="of the Sentinels, if they ask for one")
     home: Path = Field(Path(".dtq"), description="folder of the embedded Redis server's data and address")
 
     host: str = Field("127.0.0.1", description="address the gateway listens on")
     port: int = Field(5000, alias="PORT", ge=0, le=65535)
+    auth: Literal["auto", "required", "off"] = Field(
+        "auto", description="API keys: auto needs them wherever the gateway listens beyond this machine"
+    )
+    api_key: SecretStr | None = Field(None, description="what client and commands show to the gateway")
+    rate_limit: str | None = Field(
+        None,
+        description="calls for each key or address, as `50/second`; off: none; by default with keys only",
+    )
+    rate_limit_away: Literal["local", "refuse", "allow"] = Field(
+        "local", description="while Redis is away: each gateway counts alone, refuses all, or counts nothing"
+    )
 
     heartbeat: Seconds = Field(5.0, description="seconds between a worker's signs of life")
     lease: Seconds = Field(15.0, description="seconds until a silent worker's tasks are given to others")
@@ -50,6 +67,9 @@ class Settings(BaseSettings):
     max_crashes: int = Field(3, ge=1, description="lost workers after which a task is dead")
     high_burst: int = Field(10, ge=0, description="high tasks in a row before a normal one; 0: no limit")
     result_ttl: int = Field(3600, ge=1, description="seconds that a finished task is kept")
+    dead_letter_ttl: int = Field(0, ge=0, description="seconds that a dead task is kept; 0: for ever")
+    dead_letter_max: int = Field(0, ge=0, description="dead tasks that are kept, the newest; 0: all")
+    log_format: Literal["human", "json"] = Field("human", description="how log lines look")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
 
     @property

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from dtq import config
 from dtq.config import Settings
@@ -23,10 +24,18 @@ VARIABLES: list[tuple[str, str, str, Any]] = [
     ("REDIS_URL", "redis_url", "redis://example.org:1234/5", "redis://example.org:1234/5"),
     ("REDIS_HOST", "redis_host", "example.org", "example.org"),
     ("REDIS_PORT", "redis_port", "1234", 1234),
+    ("DTQ_REDIS_SENTINELS", "redis_sentinels", "10.0.0.1:26379,[::1]:26380", "10.0.0.1:26379,[::1]:26380"),
+    ("DTQ_REDIS_SERVICE", "redis_service", "jobs", "jobs"),
+    ("DTQ_REDIS_CLUSTER", "redis_cluster", "true", True),
+    ("DTQ_SENTINEL_PASSWORD", "sentinel_password", "hush", SecretStr("hush")),
     ("DTQ_KEY_PREFIX", "key_prefix", "{team-a}:", "{team-a}:"),
     ("DTQ_HOME", "home", "/tmp/dtq", Path("/tmp/dtq")),
     ("DTQ_HOST", "host", "0.0.0.0", "0.0.0.0"),
     ("PORT", "port", "0", 0),
+    ("DTQ_AUTH", "auth", "required", "required"),
+    ("DTQ_API_KEY", "api_key", "dtq_ci_secret", SecretStr("dtq_ci_secret")),
+    ("DTQ_RATE_LIMIT", "rate_limit", "50/second", "50/second"),
+    ("DTQ_RATE_LIMIT_AWAY", "rate_limit_away", "refuse", "refuse"),
     ("DTQ_HEARTBEAT", "heartbeat", "0.5", 0.5),
     ("DTQ_LEASE", "lease", "60", 60.0),
     ("DTQ_DRAIN_TIMEOUT", "drain_timeout", "1.5", 1.5),
@@ -41,6 +50,9 @@ VARIABLES: list[tuple[str, str, str, Any]] = [
     ("DTQ_MAX_CRASHES", "max_crashes", "1", 1),
     ("DTQ_HIGH_BURST", "high_burst", "0", 0),
     ("DTQ_RESULT_TTL", "result_ttl", "1", 1),
+    ("DTQ_DEAD_LETTER_TTL", "dead_letter_ttl", "60", 60),
+    ("DTQ_DEAD_LETTER_MAX", "dead_letter_max", "10", 10),
+    ("DTQ_LOG_FORMAT", "log_format", "json", "json"),
     ("DTQ_LOG_LEVEL", "log_level", "DEBUG", "DEBUG"),
 ]
 
