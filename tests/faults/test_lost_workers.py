@@ -13,6 +13,11 @@ def running(cluster: LocalCluster, task_id: str) -> str | None:
     return task.worker_id if task and task.status == Status.PROCESSING else None
 
 
+def starter(cluster: LocalCluster, task_id: str) -> str | None:
+    """The worker that says that it runs the task: who has claimed it, but not begun, has no late result."""
+    return next((worker.id for worker in cluster.client.workers() if worker.current_task == task_id), None)
+
+
 def learn_to_prefetch(cluster: LocalCluster) -> None:
     """Lets the workers find that tasks are short: from now on they claim several at once."""
     cluster.client.wait(cluster.client.submit_many("noop", [None] * 200), progress=False)
@@ -61,8 +66,8 @@ def test_a_result_that_was_not_reported_is_computed_again(cluster: LocalCluster)
 
 
 def test_the_late_result_of_a_paused_worker_is_refused_and_the_worker_goes_on(cluster: LocalCluster) -> None:
-    task_id = cluster.client.submit("sleep", 0.5)
-    paused = wait_until(lambda: running(cluster, task_id), what="somebody runs it")
+    task_id = cluster.client.submit("sleep", 2)  # longer than it takes until a heartbeat tells of it
+    paused = wait_until(lambda: starter(cluster, task_id), what="somebody has started it")
     cluster.pause_worker(paused)
     done = cluster.client.wait(task_id, progress=False)
     assert done.status == Status.COMPLETED
