@@ -5,6 +5,7 @@ Leases and the dead letter follow Amazon SQS; the wake-up marker follows BullMQ.
 """
 
 import hashlib
+import logging
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from importlib.resources import files
@@ -14,12 +15,11 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 import redis
-from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
-from redis.retry import Retry
 
 from dtq import presence
 from dtq.config import Settings
+from dtq.connection import connect
 from dtq.errors import Refused
 from dtq.keys import Keys
 from dtq.presence import Presence
@@ -29,8 +29,13 @@ from dtq.task import NewTask, Status, Stored, parse
 MAINTENANCE_INTERVAL = 0.5  # seconds; two of them fit into the second by which a recovery may be late
 MAINTENANCE_LIMIT = 500  # tasks of each kind that one call moves
 SCAN_LIMIT = 1000  # documents that a filtered listing looks at, at most
+REPLICAS_TIMEOUT = 500  # milliseconds that replicas may take to say that they have a task
+log = logging.getLogger("dtq.broker")
 
-SETTINGS_IN_LUA = ("lease", "max_crashes", "high_burst", "backoff_base", "backoff_cap", "result_ttl")
+SETTINGS_IN_LUA = (
+    "lease", "max_crashes", "high_burst", "backoff_base", "backoff_cap", "result_ttl", "dead_letter_ttl",
+    "dead_letter_max",
+)  # fmt: skip
 TRANSITIONS = (
     "submit", "claim", "complete", "fail", "release", "heartbeat", "maintain", "cancel", "requeue", "discard",
 )  # fmt: skip
@@ -44,23 +49,25 @@ class Maintained(NamedTuple):
     dead: int = 0
     lost_workers: int = 0
     deleted: int = 0
+    dropped: int = 0
 
 
 class Broker:
-    """The queue on one Redis server.
+    """The queue on Redis.
 
     Args:
-        url: the server, as `redis://host:port/0`.
+        url: the server, as `redis://host:port/0`; `dtq.connection` knows the other forms.
         settings: rules of the queue. All processes of a queue should have the same.
+        timeout: seconds to wait for Redis, for those who have somebody waiting.
     """
 
-    def __init__(self, url: str, settings: Settings | None = None) -> None:
+    def __init__(self, url: str, settings: Settings | None = None, timeout: float | None = None) -> None:
         self.settings = settings or Settings()
         self.keys = Keys(self.settings.key_prefix)
         # A command whose reply was lost is sent again: transitions are safe to repeat. But a claim sent twice
         # would leave the tasks of the first to the end of their leases: it and the blocking wait are not.
-        self.redis: Any = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 1))  # Any: bytes or str
-        self.once: Any = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0))
+        self.redis = connect(url, self.settings, retries=1, timeout=timeout)
+        self.once = connect(url, self.settings, retries=0, timeout=timeout)
 
     def close(self) -> None:
         self.redis.close()
@@ -76,8 +83,10 @@ class Broker:
 
         Raises:
             Refused: a parent is unknown or cancelled, or an id exists with another fingerprint.
+            redis.ResponseError: too few replicas have it (`DTQ_WAIT_REPLICAS`); submit it again.
         """
-        word, *ids = self._run("submit", *map(msgspec.json.encode, tasks))
+        run = self._run_replicated if self.settings.wait_replicas else self._run
+        word, *ids = run("submit", *map(msgspec.json.encode, tasks))
         if word != b"ok":
             raise Refused(word.decode(), ids[0].decode())
         return [task_id.decode() for task_id in ids]
@@ -127,8 +136,11 @@ class Broker:
 
     def maintain(self) -> Maintained:
         """Does what time brings about, unless that was just done: due tasks, lost workers, clean-up."""
-        answer = self._run("maintain", int(1000 * MAINTENANCE_INTERVAL), MAINTENANCE_LIMIT)
-        return Maintained(*answer)
+        *moved, outlived = self._run("maintain", int(1000 * MAINTENANCE_INTERVAL), MAINTENANCE_LIMIT) or [[]]
+        dropped = self._run("discard", *outlived) if outlived else []
+        if dropped:
+            log.warning("%d dead tasks dropped: the dead letter is bounded", len(dropped))
+        return Maintained(*moved)._replace(dropped=len(dropped))
 
     def cancel(self, task_id: str) -> str:
         """Cancels a task that was not started. Returns `cancelled`, `unknown`, or the status in the way."""
@@ -261,6 +273,20 @@ class Broker:
             return self.redis.evalsha(script.sha, 1, self.keys.pending, *args)
         except NoScriptError:  # a server that is new, or was started again
             return self.redis.eval(script.text, 1, self.keys.pending, *args)
+
+    def _run_replicated(self, transition: str, *args: Any) -> Any:
+        """A transition that replicas have, too, when this returns. All on one connection: where there was a
+        failover in between, another primary would answer, which may know nothing of it.
+        """
+        wanted = self.settings.wait_replicas
+        with self.redis.pipeline(transaction=False) as pipe:
+            pipe.eval(self._scripts[transition].text, 1, self.keys.pending, *args)
+            pipe.hincrby(self.keys.counters, "submitted", 0)  # WAIT looks at this client's last write alone,
+            pipe.wait(wanted, REPLICAS_TIMEOUT)  # and what is submitted again writes nothing
+            answer, _, reached = pipe.execute()
+        if reached < wanted:
+            raise redis.ResponseError(f"NOREPLICAS {reached} of {wanted} replicas have it")
+        return answer
 
     def _run_together(self, calls: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Several transitions in one round trip, through the client that never repeats."""

@@ -1,7 +1,9 @@
 """Settings: read from the environment and `.env`, checked once, at the edge."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -11,8 +13,43 @@ from dtq.errors import ConfigError
 
 
 def _redis_url(url: str) -> str:
-    cast(Any, parse_url)(url)  # raises ValueError with what is wrong
+    try:
+        cast(Any, parse_url)(url)
+    except ValueError as error:
+        if "Port" not in str(error):
+            raise
+        reason = "its port must be a number in 0-65535, and special characters of a password %2F and the like"
+        raise ValueError(reason) from None  # the original quotes what may be a part of the password
     return url
+
+
+def _without_password(url: str) -> str:
+    """The url as it may be shown."""
+    return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"^(\w+://)?.*@", r"\1***@", url))
+
+
+def addresses(text: str) -> list[tuple[str, int]]:
+    """The Sentinels of a list like `10.0.0.1:26379,10.0.0.2`, as hosts and ports."""
+    try:
+        parts = [urlsplit(f"//{address.strip()}") for address in text.split(",")]
+        found = [(part.hostname or "", part.port or 26379) for part in parts]
+    except ValueError:
+        found = []
+    if not found or not all(host for host, _ in found):
+        raise ValueError("it must be a list like 10.0.0.1:26379,10.0.0.2:26379")
+    return found
+
+
+def _sentinels(text: str) -> str:
+    addresses(text)
+    return text
+
+
+def _rate_limit(text: str) -> str:
+    one = r" *[1-9]\d{0,8} *(/|per) *([1-9]\d{0,8} *)?(second|minute|hour|day)s? *"
+    if text != "off" and not re.fullmatch(f"{one}(;{one})*", text):
+        raise ValueError("it must be like 50/second, several like 50/second;1000/hour, or off")
+    return text
 
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -30,11 +67,12 @@ class Settings(BaseSettings):
     redis_host: str | None = Field(None, alias="REDIS_HOST")
     redis_port: int = Field(6379, alias="REDIS_PORT", ge=1, le=65535)
     key_prefix: str = Field("", pattern=r"^[\w.:{}-]*$", description="goes before every Redis key")
-    redis_sentinels: str | None = Field(
+    redis_sentinels: Annotated[str, AfterValidator(_sentinels)] | None = Field(
         None, description="Sentinels to ask for the primary, host:port,host:port"
     )
     redis_service: str = Field("dtq", description="name by which the Sentinels know the primary")
     redis_cluster: bool = Field(False, description="the server is a node of a Redis Cluster")
+    wait_replicas: int = Field(0, ge=0, description="replicas that have a task before it is acknowledged")
     sentinel_password: SecretStr | None = Field(None, description="of the Sentinels, if they ask for one")
     home: Path = Field(Path(".dtq"), description="folder of the embedded Redis server's data and address")
 
@@ -44,7 +82,7 @@ class Settings(BaseSettings):
         "auto", description="API keys: auto needs them wherever the gateway listens beyond this machine"
     )
     api_key: SecretStr | None = Field(None, description="what client and commands show to the gateway")
-    rate_limit: str | None = Field(
+    rate_limit: Annotated[str, AfterValidator(_rate_limit)] | None = Field(
         None,
         description="calls for each key or address, as `50/second`; off: none; by default with keys only",
     )
@@ -74,7 +112,15 @@ class Settings(BaseSettings):
 
     @property
     def url(self) -> str | None:
-        """The Redis server that was asked for, or None where the embedded one is to be used."""
+        """The Redis server that was asked for, or None where the embedded one is to be used.
+
+        Raises:
+            ConfigError: a Cluster was asked for, but none of its nodes is named.
+        """
+        if self.redis_cluster and not (self.redis_url or self.redis_host):
+            raise ConfigError("DTQ_REDIS_CLUSTER is set, but not where: name one of its nodes in REDIS_URL.")
+        if self.redis_sentinels and not self.redis_url:
+            return f"redis://{self.redis_service}/0"  # they know the host
         if self.redis_url or not self.redis_host:
             return self.redis_url
         host = f"[{self.redis_host}]" if ":" in self.redis_host else self.redis_host
@@ -94,7 +140,8 @@ def load() -> Settings:
         field = str(first["loc"][0])
         variable = field if field.isupper() else f"DTQ_{field.upper()}"
         message = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{variable}={first['input']!r} cannot be used: {message}.") from None
+        value = _without_password(first["input"]) if field == "REDIS_URL" else first["input"]
+        raise ConfigError(f"{variable}={value!r} cannot be used: {message}.") from None
     if settings.lease < 2 * settings.heartbeat:
         raise ConfigError(
             f"DTQ_LEASE={settings.lease:g} is too short: it must be at least twice "

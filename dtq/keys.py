@@ -31,11 +31,14 @@ class Keys:
         self.completed_at = prefix + "metrics:completed_at"  # zset: id -> when it was completed
         self.run_seconds = prefix + "metrics:run_seconds"  # string: seconds in handlers, all told
         self.counters = prefix + "metrics:counters"  # hash: submitted, retried, recovered, stale, ...
+        self.access_keys = prefix + "access:keys"  # hash: id -> an API key without its secret: JSON
         # The rest are followed by an id.
         self.task = prefix + "task:"  # string: the task as one JSON object
         self.dependencies = prefix + "dependencies:"  # set: parents that are not completed yet
         self.dependents = prefix + "dependents:"  # set: children that are not finished yet
         self.worker = prefix + "worker:"  # string that expires after three missed beats: JSON
+        self.rate = prefix + "access:rate:"  # list that expires: when the last calls of a key or address were
+        self.session = prefix + "access:session:"  # string that expires: the API key of a login
 
     def lua_table(self) -> str:
         """The same names as one line of Lua: `local K = {pending='tasks:pending', …}`."""

@@ -5,11 +5,14 @@ import threading
 
 import redis
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import MasterDownError, OutOfMemoryError, ReadOnlyError
+from redis.exceptions import ClusterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError
 
 # What a server answers that restarts, loads its data, changes roles, is full or misses replicas. It passes.
-PASSING = (redis.ConnectionError, redis.TimeoutError, ReadOnlyError, MasterDownError, OutOfMemoryError)
-PASSING_WORDS = ("UNBLOCKED", "NOREPLICAS", "MISCONF", "maxmemory")  # redis-py has no class for them
+PASSING = (
+    redis.ConnectionError, redis.TimeoutError, ReadOnlyError, ClusterDownError, TryAgainError,
+    OutOfMemoryError,
+)  # fmt: skip
+PASSING_WORDS = ("UNBLOCKED", "NOREPLICAS", "READONLY", "MISCONF", "maxmemory")  # no class of redis-py tells
 
 
 def passes(error: Exception) -> bool:

@@ -3,13 +3,16 @@
 import fcntl
 import json
 import logging
+import shlex
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, Self, cast
+from urllib.parse import quote
 
 import redis
 from redis.backoff import NoBackoff
@@ -55,6 +58,9 @@ class RedisServer:
         port: 0 takes a free one, and the same again at the next start.
         appendfsync: when it writes to the disk: "always" or "everysec", which may forget the last second.
         processes: who runs it.
+        options: more directives, each as in a configuration file: `{"replicaof": "127.0.0.1 6379"}`. With
+            `requirepass` the url holds the password; with `tls-cert-file` the server speaks TLS alone.
+        name: by which the one who runs processes knows it.
     """
 
     def __init__(
@@ -63,13 +69,22 @@ class RedisServer:
         port: int = 0,
         appendfsync: str = "everysec",
         processes: Runner | None = None,
+        options: Mapping[str, str] | None = None,
+        name: str = "redis",
     ) -> None:
-        self.directory, self.port, self.pid = directory, port, 0
+        self.directory, self.port, self.pid, self.name = directory, port, 0, name
+        self.options = dict(options or {})
         self._appendfsync, self._given = appendfsync, processes
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        """Its address, with the password and the authority of its certificate, where it has them."""
+        """Where it is, with what a client needs to get in."""
+        password = quote(self.options.get("requirepass", ""), safe="")
+        address = f"{f':{password}@' if password else ''}127.0.0.1:{self.port}/0"
+        if "tls-cert-file" not in self.options:
+            return f"redis://{address}"
+        return f"rediss://{address}?ssl_ca_certs={quote(self.options['tls-ca-cert-file'])}"
 
     def start(self) -> Self:
         """Returns when the server answers.
@@ -83,7 +98,7 @@ class RedisServer:
         asked = self.port
         for _ in range(1 if asked else TRIES):
             self.port = asked or free_port()
-            self.pid = self._runner.start("redis", self._command(), output=self.directory / "redis.log")
+            self.pid = self._runner.start(self.name, self._command(), output=self.directory / "redis.log")
             if self._answers():
                 return self
         lines = (self.directory / "redis.log").read_text(errors="replace").splitlines()
@@ -92,7 +107,7 @@ class RedisServer:
 
     def stop(self) -> None:
         """Ends the server; its data stays for the next start."""
-        self._runner.stop("redis")
+        self._runner.stop(self.name)
         if self._own:
             self._own.close()
 
@@ -103,16 +118,20 @@ class RedisServer:
         self.stop()
 
     def _command(self) -> list[str]:
-        options = {
-            "bind": "127.0.0.1", "port": str(self.port), "dir": str(self.directory.resolve()), "save": "",
-            "appendonly": "yes", "appendfsync": self._appendfsync, "repl-diskless-sync-delay": "0",
-        }  # fmt: skip
-        return [find_program(), *(word for name, value in options.items() for word in (f"--{name}", value))]
+        directives = {
+            "bind": "127.0.0.1", "port": str(self.port), "dir": shlex.quote(str(self.directory.resolve())),
+            "save": "''", "appendonly": "yes", "appendfsync": self._appendfsync,
+            "repl-diskless-sync-delay": "0",
+        } | self.options  # fmt: skip
+        if "tls-cert-file" in self.options:
+            directives |= {"port": "0", "tls-port": str(self.port)}
+        words = ([f"--{name}", *shlex.split(value)] for name, value in directives.items())
+        return [find_program(), *chain.from_iterable(words)]
 
     def _answers(self) -> bool:
         """Waits until it does; False where its process has ended, most likely because its port was taken."""
         end = time.monotonic() + START_TIMEOUT
-        while time.monotonic() < end and self._runner.exit_code("redis") is None:
+        while time.monotonic() < end and self._runner.exit_code(self.name) is None:
             if _pid_at(self.url) == self.pid:
                 return True
             time.sleep(0.01)

@@ -11,6 +11,7 @@ import pytest
 from dtq.broker import Broker
 from dtq.config import Settings
 from dtq.redis_server import RedisServer
+from tests.redis_cluster import redis_cluster
 
 if TYPE_CHECKING:
     from tests.notebooks.execution import Execution
@@ -19,11 +20,24 @@ _numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server that is the tests' own."""
     directory: Path = tmp_path_factory.mktemp("redis")
     with RedisServer(directory=directory) as server:
         yield server.url
+
+
+@pytest.fixture(scope="session")
+def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One node of a Redis Cluster that is the tests' own."""
+    with redis_cluster(tmp_path_factory.mktemp("redis-cluster")) as nodes:
+        yield nodes[0].url
+
+
+@pytest.fixture(scope="session")
+def redis_url(server_url: str) -> str:
+    """The server that tests use, where they have no reason for another."""
+    return server_url
 
 
 @pytest.fixture

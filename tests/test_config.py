@@ -27,6 +27,7 @@ VARIABLES: list[tuple[str, str, str, Any]] = [
     ("DTQ_REDIS_SENTINELS", "redis_sentinels", "10.0.0.1:26379,[::1]:26380", "10.0.0.1:26379,[::1]:26380"),
     ("DTQ_REDIS_SERVICE", "redis_service", "jobs", "jobs"),
     ("DTQ_REDIS_CLUSTER", "redis_cluster", "true", True),
+    ("DTQ_WAIT_REPLICAS", "wait_replicas", "1", 1),
     ("DTQ_SENTINEL_PASSWORD", "sentinel_password", "hush", SecretStr("hush")),
     ("DTQ_KEY_PREFIX", "key_prefix", "{team-a}:", "{team-a}:"),
     ("DTQ_HOME", "home", "/tmp/dtq", Path("/tmp/dtq")),

@@ -7,7 +7,9 @@ from collections.abc import Callable
 import pytest
 
 import dtq.keys
+from dtq.access import ApiKeys, Scope, Sessions
 from dtq.broker import Broker
+from dtq.gateway import create_app
 from dtq.keys import Keys
 from dtq.presence import Presence
 from tests.broker.steps import bury, claim, claim_one, complete, fail, maintain, submit
@@ -29,6 +31,9 @@ NAMES = {
     "workers": "workers:active",
     "task_times": "metrics:task_times",
     "counters": "metrics:counters",
+    "access_keys": "access:keys",
+    "rate": "access:rate:",
+    "session": "access:session:",
     "task": "task:",
     "dependencies": "dependencies:",
     "dependents": "dependents:",
@@ -66,7 +71,9 @@ def test_lua_gets_the_same_names(redis_url: str, make_broker: Callable[..., Brok
     assert dict(zip(words[::2], words[1::2], strict=True)) == vars(keys)
 
 
-def test_a_busy_queue_has_exactly_the_keys_that_are_listed_with_their_types(broker: Broker) -> None:
+def test_a_busy_queue_has_exactly_the_keys_that_are_listed_with_their_types(
+    broker: Broker, make_broker: Callable[..., Broker]
+) -> None:
     """One of everything, then each key on the server is accounted for."""
     bury(broker)
     submit(broker)
@@ -79,6 +86,9 @@ def test_a_busy_queue_has_exactly_the_keys_that_are_listed_with_their_types(brok
     fail(broker, claim(broker, n=2)[0])
     broker.heartbeat(Presence(id="ann", status="idle"))
     maintain(broker)
+    key, _ = ApiKeys(broker).create("ann", Scope.READ)
+    Sessions(broker).open(key)
+    create_app(make_broker(rate_limit="1/day")).test_client().get("/tasks")
 
     keys, found = broker.keys, {}
     for raw in broker.redis.scan_iter(match=broker.settings.key_prefix + "*", count=1000):

@@ -5,7 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
-from redis.exceptions import MasterDownError, OutOfMemoryError, ReadOnlyError
+from redis.exceptions import (
+    ClusterDownError,
+    MasterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TryAgainError,
+)
+from redis.sentinel import MasterNotFoundError
 
 from dtq.outage import Outage
 
@@ -62,12 +69,16 @@ def test_an_outage_may_last_for_days(outage: Outage) -> None:
         ReadOnlyError("You can't write against a read only replica."),
         MasterDownError("Link with MASTER is down and replica-serve-stale-data is set to 'no'."),
         OutOfMemoryError("command not allowed when used memory > 'maxmemory'."),
+        ClusterDownError("The cluster is down"),
+        TryAgainError("Multiple keys request during rehashing of slot"),
+        MasterNotFoundError("No master found for 'dtq'"),
         redis.ResponseError("UNBLOCKED force unblock from blocking operation, instance state changed"),
         redis.ResponseError("NOREPLICAS Not enough good replicas to write."),
         redis.ResponseError("MISCONF Errors writing to the AOF file: No space left on device"),
         redis.ResponseError("Error running script: @user_script:12: -NOREPLICAS Not enough good replicas"),
+        redis.ResponseError("Error running script: @user_script:12: -READONLY You can't write against a"),
     ],
-    ids=lambda error: f"{type(error).__name__} {str(error)[:9]}",
+    ids=lambda error: f"{type(error).__name__} {str(error)[:42]}",
 )
 def test_what_passes_is_waited_for(outage: Outage, error: redis.RedisError) -> None:
     assert outage.failed(error) > 0

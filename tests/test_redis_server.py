@@ -58,6 +58,12 @@ def test_it_listens_on_this_machine_alone(tmp_path: Path, client: Any) -> None:
         assert client(server.url).config_get("bind") == {"bind": "127.0.0.1"}
 
 
+def test_more_directives_are_words_as_in_its_file(tmp_path: Path, client: Any) -> None:
+    with RedisServer(tmp_path / "two words", options={"save": "900 1 300 10", "hz": "20"}) as server:
+        assert client(server.url).config_get("save", "hz") == {"save": "900 1 300 10", "hz": "20"}
+        assert client(server.url).config_get("dir")["dir"].endswith("/two words")
+
+
 def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
     with (
         RedisServer(tmp_path / "one") as server,

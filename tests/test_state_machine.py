@@ -435,7 +435,7 @@ class Queue(RuleBasedStateMachine):
     def age(self, numbers: list[int]) -> None:
         ids = some(self.model.having(*ENDED), numbers)
         make_old(self.broker, *ids)
-        assert maintain(self.broker) == (0, 0, 0, 0, self.model.age(ids))
+        assert maintain(self.broker) == (0, 0, 0, 0, self.model.age(ids), 0)
 
     @transition(*PLACES, number=numbers)
     def cancel(self, number: int) -> None:
@@ -506,12 +506,12 @@ class Queue(RuleBasedStateMachine):
 
     def _lose(self, ids: list[str]) -> None:
         end_leases(self.broker, *ids)
-        assert maintain(self.broker) == (0, *self.model.lose(ids), 0, 0)
+        assert maintain(self.broker) == (0, *self.model.lose(ids), 0, 0, 0)
 
     def _come_due(self, ids: list[str]) -> None:
         make_due(self.broker, *ids)
         self.model.come_due(ids)
-        assert maintain(self.broker) == (len(ids), 0, 0, 0, 0)
+        assert maintain(self.broker) == (len(ids), 0, 0, 0, 0, 0)
 
     def _exchange(self, worker: str, outcomes: list[tuple[Handle, str]], n: int) -> None:
         claims = [(Handle(worker, handle.task), how) for handle, how in outcomes]

@@ -3,7 +3,8 @@
 -- goes on at once.
 -- ARGV[1]  -> milliseconds until it is due again
 -- ARGV[2]  -> how many tasks of each kind at most
--- Returns  {} when somebody else has just done it, else {due, recovered, dead, lost workers, deleted}.
+-- Returns  {} when somebody else has just done it, else {due, recovered, dead, lost workers, deleted, ids of the dead
+--          letter that the settings keep no longer, the oldest first: they are to be discarded}.
 
 if not redis.call('SET', K.maintained, 1, 'NX', 'PX', ARGV[1]) then return {} end
 local limit, clock = tonumber(ARGV[2]), now()
@@ -56,5 +57,19 @@ for _, id in ipairs(old) do
   end
 end
 
-if math.max(#due, #expired, #old) == limit then redis.call('DEL', K.maintained) end
-return {#due, recovered, dead, strays, deleted}
+local function too_old(id)
+  if S.dead_letter_ttl == 0 then return false end
+  local h = read(id)
+  return not h or h.history[#h.history].ended_at <= clock - S.dead_letter_ttl
+end
+
+local outlived, kept = {}, S.dead_letter_max
+local excess = kept > 0 and redis.call('LLEN', K.dead_letter) - kept or 0
+while #outlived < limit do
+  local id = redis.call('LINDEX', K.dead_letter, -1 - #outlived)
+  if not id or not (#outlived < excess or too_old(id)) then break end
+  outlived[#outlived + 1] = id
+end
+
+if math.max(#due, #expired, #old, #outlived) == limit then redis.call('DEL', K.maintained) end
+return {#due, recovered, dead, strays, deleted, outlived}

@@ -29,7 +29,7 @@ from tests.helpers import new_task, wait_until
 
 
 def test_nothing_to_do(broker: Broker) -> None:
-    assert maintain(broker) == Maintained(0, 0, 0, 0, 0)
+    assert maintain(broker) == Maintained(0, 0, 0, 0, 0, 0)
 
 
 def test_only_the_first_of_several_processes_does_it(

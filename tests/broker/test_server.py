@@ -85,7 +85,8 @@ class LossyWay:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
-        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+        self.port: int = self._listener.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
 
     def lose_next_reply(self) -> None:
         self._lose.set()
@@ -129,8 +130,8 @@ class LossyWay:
 
 
 @pytest.fixture
-def way(redis_url: str) -> Iterator[LossyWay]:
-    way = LossyWay(int(redis_url.split(":")[2].split("/")[0]))
+def way(broker: Broker) -> Iterator[LossyWay]:
+    way = LossyWay(int(broker.redis.config_get("port")["port"]))
     yield way
     way.close()
 
@@ -138,12 +139,16 @@ def way(redis_url: str) -> Iterator[LossyWay]:
 @pytest.fixture
 def far(way: LossyWay, broker: Broker) -> Iterator[Broker]:
     """The same queue as `broker`, reached over the lossy way; both of its clients are connected."""
+    if broker.settings.redis_cluster:
+        broker.redis.config_set("cluster-announce-port", way.port)
     far = Broker(way.url, broker.settings)
     run(far, submit(far))
     bury(far)
     far.discard()
     yield far
     far.close()
+    if broker.settings.redis_cluster:
+        broker.redis.config_set("cluster-announce-port", 0)
 
 
 def test_a_submit_whose_reply_was_lost_is_sent_again_and_stores_once(
@@ -271,7 +276,8 @@ def test_queues_with_different_prefixes_do_not_see_each_other(
     redis_url: str, make_broker: Callable[..., Broker]
 ) -> None:
     ours = make_broker()
-    theirs = Broker(redis_url, Settings(_env_file=None, key_prefix=ours.settings.key_prefix + "{theirs}:"))
+    prefix = ours.settings.key_prefix + "{theirs}:"
+    theirs = Broker(redis_url, ours.settings.model_copy(update={"key_prefix": prefix}))
     task_id = submit(ours)
     ours.heartbeat(Presence(id="ann", status="idle"))
     assert (theirs.get(task_id), claim(theirs), theirs.tasks(), theirs.workers()) == (None, [], [], [])

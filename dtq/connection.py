@@ -1,0 +1,153 @@
+"""Connections to Redis: to one server, to the primary that Sentinels name, or to a Redis Cluster.
+
+All keys of a queue lie in one slot of a Cluster, so one node has them all and `redis.Redis` suffices: its
+pool for Sentinels asks at each new connection where the primary is, and of a slot any node can tell that.
+`redis.RedisCluster` is made for keys in many slots: its pipelines refuse EVALSHA and TIME, which claims and
+figures need, and it sends commands again by rules of its own.
+"""
+
+import re
+from typing import Any, cast
+
+import redis
+from redis.backoff import NoBackoff
+from redis.cluster import parse_cluster_slots
+from redis.connection import SSLConnection, parse_url
+from redis.crc import key_slot
+from redis.exceptions import AskError, ClusterDownError
+from redis.retry import Retry
+from redis.sentinel import (
+    MasterNotFoundError,
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
+
+from dtq.config import Settings, addresses
+from dtq.errors import ConfigError
+
+TAGGED = re.compile(r"[^{]*\{[^}]+\}")  # a Cluster takes a key's slot from what is in its first braces
+ASK_TIMEOUT = 0.5  # seconds that a Sentinel or a node may take to say where the primary is
+
+
+def connect(
+    url: str, settings: Settings, *, retries: int, timeout: float | None = None, **options: Any
+) -> Any:
+    """A client of the server that has the queue. It connects when its first command is sent.
+
+    Args:
+        url: the server, or any node of the Cluster. With Sentinels, who know the host, the rest of it: user,
+            password, database, and TLS, which holds for the Sentinels too. Its query may set what redis-py
+            knows, as in `rediss://user:password@host:6380/0?ssl_ca_certs=/etc/ca.pem`.
+        settings: the Sentinels or the Cluster, if any.
+        retries: how often a command is sent again whose reply was lost.
+        timeout: seconds to connect, and to wait for a reply; by default redis-py's.
+        options: more of what redis-py knows.
+
+    Raises:
+        ConfigError: the settings contradict each other.
+    """
+    given = options | {"retry": Retry(NoBackoff(), retries)}
+    if timeout:
+        given |= {"socket_timeout": timeout, "socket_connect_timeout": timeout}
+    if settings.redis_sentinels or settings.redis_cluster:
+        return _follow(settings, given | cast(Any, parse_url)(url))
+    return redis.Redis.from_url(url, **given)
+
+
+def _follow(settings: Settings, given: dict[str, Any]) -> Any:
+    """A client that asks others where the primary is, with the options `given` once it knows."""
+    if "path" in given:
+        raise ConfigError("Sentinels and a Cluster are not on a unix socket: REDIS_URL must be redis://…")
+    host, port = given.pop("host", "localhost"), given.pop("port", 6379)
+    tls = given.pop("connection_class", None) is SSLConnection
+    asking = {name: value for name, value in given.items() if name.startswith("ssl_")} | {"ssl": tls}
+    asking |= dict.fromkeys(("socket_timeout", "socket_connect_timeout"), ASK_TIMEOUT)
+    asking["retry"] = Retry(NoBackoff(), 0)
+    if settings.redis_cluster:
+        login = {name: given.get(name) for name in ("username", "password")}
+        name, guide = _slot(settings), cast(Any, _Nodes)((host, port), asking | login)
+    else:
+        login = {"password": settings.sentinel_password and settings.sentinel_password.get_secret_value()}
+        where = addresses(settings.redis_sentinels or "")
+        name, guide = settings.redis_service, cast(Any, _Sentinels)(where, sentinel_kwargs=asking | login)
+    kind = _SecureFollower if tls else _Follower
+    return redis.Redis.from_pool(
+        cast(Any, SentinelConnectionPool)(name, guide, connection_class=kind, **given)
+    )
+
+
+def _slot(settings: Settings) -> str:
+    if settings.redis_sentinels:
+        raise ConfigError("DTQ_REDIS_SENTINELS and DTQ_REDIS_CLUSTER exclude each other: set one of them.")
+    if not TAGGED.match(settings.key_prefix):
+        raise ConfigError(
+            f"DTQ_KEY_PREFIX={settings.key_prefix!r} would spread the queue over the Redis Cluster: put a "
+            "name in braces, as in {team-a}:, so that all its keys lie in one slot."
+        )
+    return str(key_slot(settings.key_prefix.encode()))
+
+
+class _Sentinels(Sentinel):
+    """Asks one after the other, and hangs up."""
+
+    def discover_master(self, service_name: str) -> Any:
+        try:
+            return cast(Any, super()).discover_master(service_name)
+        except MasterNotFoundError:  # it quotes all that is known of each Sentinel
+            said = f"No Sentinel that answers us knows a running primary called {service_name!r}"
+            raise MasterNotFoundError(said) from None
+        finally:
+            for sentinel in self.sentinels:
+                sentinel.connection_pool.disconnect(inuse_connections=False)  # another thread may be asking
+
+
+class _Nodes:
+    """Does for the slots of a Cluster what Sentinels do for services: says where the primary is."""
+
+    def __init__(self, seed: tuple[str, int], asking: dict[str, Any]) -> None:
+        self._seed, self._asking = seed, asking
+        self._known = [seed]
+
+    def discover_master(self, slot: str) -> tuple[str, int]:
+        """Asks the last primary first: who gave a slot away is the first to know."""
+        failures = []
+        for host, port in self._known:
+            try:
+                ranges = self._ask(host, port)
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                failures.append(str(error))
+                continue
+            primaries: list[tuple[str, int]] = [
+                nodes["primary"] for (first, last), nodes in ranges.items() if first <= int(slot) <= last
+            ]
+            if primaries:
+                others = [
+                    node for nodes in ranges.values() for node in (nodes["primary"], *nodes["replicas"])
+                ]
+                self._known = list(dict.fromkeys([*primaries, *others, self._seed]))
+                return primaries[0]
+        raise MasterNotFoundError(f"No node of the cluster has slot {slot}. {' '.join(failures)}".strip())
+
+    def _ask(self, host: str, port: int) -> dict[tuple[int, int], dict[str, Any]]:
+        with redis.Redis(host, port, **self._asking) as node:
+            try:
+                return parse_cluster_slots(node.execute_command("CLUSTER SLOTS"), current_host=host)
+            except redis.ResponseError as error:
+                raise ConfigError(f"DTQ_REDIS_CLUSTER is set, but {host}:{port} says: {error}.") from None
+
+
+class _Follower(SentinelManagedConnection):
+    """Ends when the node refuses the slot, so that the next connection asks where it is now."""
+
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().read_response(*args, **kwargs)
+        except (AskError, ClusterDownError) as error:  # MOVED is an AskError too; nothing was executed
+            cast(Any, self).disconnect()
+            raise redis.ConnectionError(f"The cluster is changing: {error}") from None
+
+
+class _SecureFollower(_Follower, SentinelManagedSSLConnection):
+    pass
