@@ -1,13 +1,15 @@
 """Client: the gateway's HTTP API from Python.
 
 Any request may be sent twice without harm, since each submission carries an idempotency key
-(https://docs.stripe.com/api/idempotent_requests). So it is sent again where an answer was lost.
+(https://docs.stripe.com/api/idempotent_requests). So it is sent again where an answer was lost, or the
+gateway asks to wait: up to four times, each time after as long as it says, but half a minute at most.
 """
 
 import json
 import logging
 import math
 import os
+import re
 import sys
 import time
 import uuid
@@ -30,8 +32,8 @@ from dtq.task import Priority, Status, Task
 
 TIMEOUTS = (3.05, 30.0)  # seconds to connect (a bit over TCP's first repeat), and between bytes of an answer
 AGAIN = Retry(
-    total=4, backoff_factor=0.1, retry_after_max=30, allowed_methods=None, status_forcelist=(502, 503, 504),
-    raise_on_status=False,
+    total=4, backoff_factor=0.1, retry_after_max=30, allowed_methods=None,
+    status_forcelist=(429, 502, 503, 504), raise_on_status=False,
 )  # fmt: skip
 BATCH, BATCH_BYTES = 1000, 1_000_000  # what the gateway takes at once: tasks, and a bit less than its 1 MiB
 ASKED = 100  # ids in one question: servers commonly read no more than 4,094 characters of a first line
@@ -49,15 +51,17 @@ class Client:
     Args:
         url: the gateway's address, as `http://host:port`. By default that of the gateway which runs in this
             folder, else port `PORT` (5000) of this machine.
+        api_key: what it shows to the gateway, by default `DTQ_API_KEY`; "" shows none.
     """
 
-    def __init__(self, url: str | None = None) -> None:
+    def __init__(self, url: str | None = None, api_key: str | None = None) -> None:
         self.url = (url or _locate()).rstrip("/")
         if not self.url.startswith(("http://", "https://")):
             raise ConfigError(f"{url!r} is no gateway's address: it must start with http:// or https://.")
         tracing.start("client")
         self._session = requests.Session()
         self._session.trust_env = False  # no proxy leads to this machine's own addresses
+        self._session.headers.update(_authorization(api_key))
         self._session.mount(self.url, HTTPAdapter(pool_maxsize=32, max_retries=AGAIN))
         # Of the system's health, 503 is an answer and no reason to ask again.
         once = AGAIN.new(status_forcelist=(), respect_retry_after_header=False)
@@ -190,7 +194,16 @@ class Client:
             sentence = said["error"]
         except (msgspec.DecodeError, KeyError, TypeError):
             sentence = f"What answers at {self.url} is no dtq gateway (HTTP {answer.status_code})."
-        raise ApiError(answer.status_code, sentence)
+        hint = " Set DTQ_API_KEY, or use Client(api_key=…)." if answer.status_code == 401 else ""
+        raise ApiError(answer.status_code, sentence + hint)
+
+
+def _authorization(api_key: str | None) -> dict[str, str]:
+    if api_key is None and (setting := load().api_key):
+        api_key = setting.get_secret_value()
+    if api_key and not re.fullmatch("[!-~]+", api_key):
+        raise ConfigError("The API key cannot be sent: it must look like dtq_…, without spaces.")
+    return {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
 
 def _locate() -> str:

@@ -1,23 +1,36 @@
 """The gateway: the queue over HTTP. `routes` has a method per call, `models` says what they take and give,
-`errors` makes a sentence of what goes wrong, `openapi` writes the contract, `dashboard` is the live page,
-`server` runs it all.
+`auth` knows who asks, `limits` how often, `errors` makes a sentence of what goes wrong, `openapi` writes the
+contract, `request_log` tells of requests, `dashboard` is the live page, `server` runs it all.
 """
 
 from flask import Flask
 
 from dtq.broker import Broker
-from dtq.gateway import dashboard, errors, models
+from dtq.gateway import dashboard, errors, limits, models, request_log
+from dtq.gateway.auth import Auth
 from dtq.gateway.routes import CALLS, Gateway
 
 
-def create_app(broker: Broker) -> Flask:
-    """A queue's gateway as a WSGI application. `server.connect` makes the right kind of broker for it."""
+def create_app(broker: Broker, *, keys_required: bool = False) -> Flask:
+    """A queue's gateway as a WSGI application. `server.connect` makes the right kind of broker for it.
+
+    Args:
+        keys_required: whether only those with an API key are answered, also where DTQ_AUTH=auto.
+    """
     app, gateway = Flask("dtq.gateway", static_folder=None), Gateway(broker)
+    auth = Auth(broker, {call.endpoint: call.scope for call in CALLS} | {"login": None}, keys_required)
     app.config["MAX_CONTENT_LENGTH"] = models.BODY_LIMIT
+    app.before_request(request_log.begin)
+    app.after_request(request_log.tell)
     app.before_request(errors.refuse_other_sites)
+    app.before_request(auth.identify)
+    limits.install(app, broker, keys_required or broker.settings.auth == "required")
+    app.before_request(auth.enforce)
     app.register_error_handler(Exception, errors.answer_error)
     for call in CALLS:
         view = getattr(gateway, call.view.__name__)
-        app.add_url_rule(call.path, f"{call.method} {call.path}", view, methods=[call.method])
+        app.add_url_rule(call.path, call.endpoint, view, methods=[call.method])
+    app.add_url_rule("/login", "login", auth.login, methods=["POST"], provide_automatic_options=False)
+    app.add_url_rule("/logout", "logout", auth.logout, methods=["POST"])
     app.register_blueprint(dashboard.blueprint)
     return app

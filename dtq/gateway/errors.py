@@ -12,6 +12,7 @@ from dtq.outage import passes
 
 AWAY = "Redis does not answer just now; try again."
 FULL = "Redis is full and takes no new task; try again when old ones are done."
+TOO_MANY = "Too many calls: the limit is {} for each key or address; wait as long as Retry-After says."
 RETRY = {"Retry-After": "1"}  # seconds
 log = logging.getLogger("dtq.gateway")
 
@@ -26,8 +27,10 @@ def answer_error(error: Exception) -> Response:
     """What the client hears of it."""
     if isinstance(error, HTTPException):
         sentence = "The body has more than 1 MiB." if error.code == 413 else error.description
-        allow = {name: value for name, value in error.get_headers() if name == "Allow"}
-        return answer({"error": sentence}, error.code or 500, allow)
+        kept = {name: value for name, value in error.get_headers() if name in ("Allow", "WWW-Authenticate")}
+        if error.code == 429:
+            sentence, kept = TOO_MANY.format(error.description), RETRY
+        return answer({"error": sentence}, error.code or 500, kept)
     if isinstance(error, Refused):
         return answer({"error": str(error)}, 422)
     if isinstance(error, redis.ResponseError) and "maxmemory" in str(error):  # a class tells it since Redis 7

@@ -10,14 +10,18 @@ from pydantic.json_schema import models_json_schema
 from werkzeug.http import HTTP_STATUS_CODES
 
 import dtq
+from dtq.access import Scope
 from dtq.gateway.models import Error
 
 REF = "#/components/schemas/"
 KEY = {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"}}
+WAIT = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds to wait"}}
 
 
 class Call(NamedTuple):
-    """A call: its address, who answers, what it gives and takes, and errors that do not follow from that."""
+    """A call: its address, who answers, what it gives and takes, and errors that do not follow from that.
+    `scope` is what it needs of an API key; None is open to everybody.
+    """
 
     method: str
     path: str
@@ -27,6 +31,11 @@ class Call(NamedTuple):
     query: type[BaseModel] | None = None
     errors: tuple[int, ...] = ()
     media: str = "application/json"  # of what it gives; errors are JSON in any case
+    scope: Scope | None = Scope.READ
+
+    @property
+    def endpoint(self) -> str:
+        return f"{self.method} {self.path}"
 
 
 def document(calls: Sequence[Call]) -> dict[str, Any]:
@@ -38,22 +47,29 @@ def document(calls: Sequence[Call]) -> dict[str, Any]:
     taken = models_json_schema(bodies, ref_template=REF + "{model}")[1]["$defs"]  # type: ignore[arg-type]
     given = _schemas(Error, *(call.gives for call in calls))[1]
     info = {"title": "dtq", "version": dtq.__version__}
-    return {"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": given | taken}}
+    components = {
+        "schemas": given | taken,
+        "securitySchemes": {"apiKey": {"type": "http", "scheme": "bearer"}},
+    }
+    return {"openapi": "3.1.0", "info": info, "paths": paths, "components": components}
 
 
 def _operation(call: Call) -> dict[str, Any]:
     errors = {503, *call.errors} | ({400, 413, 415, 422} if call.body else {400} if call.query else set())
     errors |= ({404} if "<" in call.path else set()) | ({403} if call.method != "GET" else set())
+    errors |= {401, 429} if call.scope else set()
     kinds = dict.fromkeys((201, 200) if call.body else (200,), call.gives) | dict.fromkeys(errors, Error)
     responses = {
         str(status): {
             "description": HTTP_STATUS_CODES[status],
+            **({"headers": WAIT} if status in (429, 503) else {}),
             **_content(_schemas(kind)[0][0], "application/json" if kind is Error else call.media),
         }
         for status, kind in kinds.items()
     }
     body = {"required": True, **_content({"$ref": REF + call.body.__name__})} if call.body else None
     about = {"summary": call.view.__doc__, "parameters": list(_parameters(call)), "responses": responses}
+    about["security"] = [{"apiKey": [call.scope]}] if call.scope else []
     return about | ({"requestBody": body} if body else {})
 
 

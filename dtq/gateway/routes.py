@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from flask import Response, abort, request
+from flask import Response, abort, g, request
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from dtq import metrics, tracing
+from dtq.access import Scope
 from dtq.broker import Broker
 from dtq.figures import Stats
 from dtq.gateway import errors, models, openapi
@@ -49,10 +50,11 @@ class Gateway:
         self, body: bytes, asked: list[models.TaskRequest], texts: Sequence[bytes | msgspec.Raw]
     ) -> tuple[list[str], int]:
         """Stores tasks, each with the payload that stands in its text; returns their ids and the status."""
-        parent = request.headers.get("traceparent", "")
+        parent, by = request.headers.get("traceparent", ""), g.key and g.key.name
         with tracing.span(f"POST {request.path}", "SERVER", parent) as context:
+            g.traceparent = context.get("traceparent")
             tasks = [
-                NewTask(data=members(text)["data"], **models.given(one) | identity | context)
+                NewTask(data=members(text)["data"], submitted_by=by, **models.given(one) | identity | context)
                 for one, text, identity in zip(asked, texts, _identities(body, len(asked)), strict=True)
             ]
             # Nothing new is a replay only under a key: else the first answer of Redis was lost on its way.
@@ -158,19 +160,26 @@ def _decided(task_id: str | None, done: list[str]) -> Response:
 
 
 CALLS = (
-    Call("POST", "/tasks", Gateway.submit_task, models.Done, body=models.TaskRequest),
-    Call("POST", "/tasks/batch", Gateway.submit_batch, models.DoneToMany, body=models.BatchRequest),
+    Call("POST", "/tasks", Gateway.submit_task, models.Done, body=models.TaskRequest, scope=Scope.SUBMIT),
+    Call(
+        "POST",
+        "/tasks/batch",
+        Gateway.submit_batch,
+        models.DoneToMany,
+        body=models.BatchRequest,
+        scope=Scope.SUBMIT,
+    ),
     Call("GET", "/tasks", Gateway.list_tasks, models.Tasks, query=models.TasksQuery),
     Call("GET", "/tasks/<task_id>", Gateway.get_task, Stored),
-    Call("DELETE", "/tasks/<task_id>", Gateway.cancel_task, models.Done, errors=(409,)),
+    Call("DELETE", "/tasks/<task_id>", Gateway.cancel_task, models.Done, errors=(409,), scope=Scope.SUBMIT),
     Call("GET", "/workers", Gateway.list_workers, models.Workers),
-    Call("GET", "/health", Gateway.get_health, models.Health),
+    Call("GET", "/health", Gateway.get_health, models.Health, scope=None),
     Call("GET", "/stats", Gateway.get_stats, Stats, query=models.StatsQuery),
     Call("GET", "/metrics", Gateway.get_metrics, str, media="text/plain"),
     Call("GET", "/dead-letter", Gateway.list_dead, models.Tasks),
-    Call("DELETE", "/dead-letter", Gateway.discard_dead, models.DoneToMany),
-    Call("POST", "/dead-letter/retry", Gateway.retry_dead, models.DoneToMany),
-    Call("DELETE", "/dead-letter/<task_id>", Gateway.discard_dead, models.DoneToMany),
-    Call("POST", "/dead-letter/<task_id>/retry", Gateway.retry_dead, models.DoneToMany),
+    Call("DELETE", "/dead-letter", Gateway.discard_dead, models.DoneToMany, scope=Scope.ADMIN),
+    Call("POST", "/dead-letter/retry", Gateway.retry_dead, models.DoneToMany, scope=Scope.ADMIN),
+    Call("DELETE", "/dead-letter/<task_id>", Gateway.discard_dead, models.DoneToMany, scope=Scope.ADMIN),
+    Call("POST", "/dead-letter/<task_id>/retry", Gateway.retry_dead, models.DoneToMany, scope=Scope.ADMIN),
     Call("GET", "/openapi.json", Gateway.get_contract, dict[str, Any]),
 )

@@ -1,5 +1,6 @@
 """Runs the gateway under waitress, beside a thread that maintains the queue, workers or not."""
 
+import ipaddress
 import json
 import logging
 import os
@@ -11,15 +12,17 @@ from contextlib import closing
 from pathlib import Path
 
 import redis
-import waitress  # type: ignore[import-untyped]
 
 from dtq import redis_server
+from dtq.access import ApiKeys
 from dtq.broker import MAINTENANCE_INTERVAL, Broker
 from dtq.config import Settings
 from dtq.errors import ConfigError
-from dtq.gateway import create_app, models
-from dtq.outage import Outage
+from dtq.gateway import create_app
+from dtq.gateway.listening import Server
+from dtq.outage import PASSING, Outage
 
+MAKE_KEY = "dtq key create --name me --scope admin"
 log = logging.getLogger("dtq.gateway")
 
 
@@ -27,7 +30,7 @@ def serve(settings: Settings) -> None:
     """Serves until SIGTERM or Ctrl-C; starts the embedded Redis server where none is named or runs.
 
     Raises:
-        ConfigError: the address cannot be listened on.
+        ConfigError: the address cannot be listened on, or everybody could reach it without a key.
         NoServerError: there is no Redis server.
     """
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a busy moment is no news
@@ -35,14 +38,15 @@ def serve(settings: Settings) -> None:
         signal.signal(number, lambda *_: sys.exit(0))
     listener = _listen(settings.host, settings.port)  # first: a taken port leaves nothing behind
     with listener, redis_server.serve(settings) as url, closing(connect(url, settings)) as broker:
+        check_keys(settings, broker)
+        app = create_app(broker, keys_required=keys_required(settings, broker))
         ended = threading.Event()
-        maintenance = threading.Thread(target=_maintain, args=(broker, ended), daemon=True)
+        maintenance = threading.Thread(target=maintain, args=(broker, ended), daemon=True)
         maintenance.start()
+        server = Server(app, listener)
         note = _note(settings, listener.getsockname()[1])
         try:
-            # A body that is too long is read all the same, so that its sender can hear what was wrong.
-            limits = {"threads": 16, "max_request_body_size": 16 * models.BODY_LIMIT}
-            waitress.create_server(create_app(broker), sockets=[listener], **limits).run()
+            server.run()
         finally:
             if note.exists() and json.loads(note.read_text())["pid"] == os.getpid():  # else another's
                 note.unlink()
@@ -52,7 +56,44 @@ def serve(settings: Settings) -> None:
 
 def connect(url: str, settings: Settings) -> Broker:
     """A broker for those who wait for an answer: it works within two seconds, or raises."""
-    return Broker(f"{url}{'&' if '?' in url else '?'}socket_timeout=1&socket_connect_timeout=1", settings)
+    return Broker(url, settings, timeout=1)
+
+
+def check_keys(settings: Settings, broker: Broker) -> None:
+    """Lets nobody serve the world by mistake.
+
+    Raises:
+        ConfigError: other machines reach the gateway, and there is no key that they could show.
+    """
+    if settings.auth != "off" and not _is_loopback(settings.host) and not _has_key(broker):
+        raise ConfigError(
+            f"Other machines reach {settings.host}, and there is no API key: make one with `{MAKE_KEY}`, "
+            "or set DTQ_AUTH=off to serve everybody who reaches this address."
+        )
+
+
+def keys_required(settings: Settings, broker: Broker) -> bool:
+    """Whether this address asks for keys; warns where that may surprise."""
+    only_here = _is_loopback(settings.host)
+    required = settings.auth == "required" or (settings.auth == "auto" and not only_here)
+    if required and not _has_key(broker):
+        log.warning("there is no API key, so nobody is answered: make one with `%s`", MAKE_KEY)
+    if settings.auth == "off" and not only_here:
+        log.warning("DTQ_AUTH=off: whoever reaches %s may do everything", settings.host)
+    return required
+
+
+def _has_key(broker: Broker) -> bool:
+    try:
+        return ApiKeys(broker).any()
+    except PASSING:  # then nobody can know, and nobody is let in without a key in any case
+        return True
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether this machine alone reaches the address; none stands for all of them, as when one listens."""
+    found = socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return all(ipaddress.ip_address(str(address[0])).is_loopback for *_, address in found)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -65,7 +106,8 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def _maintain(broker: Broker, ended: threading.Event) -> None:
+def maintain(broker: Broker, ended: threading.Event) -> None:
+    """Maintains the queue every second until `ended`, through outages of Redis too."""
     outage, pause = Outage(log), 0.0
     while not ended.wait(pause):
         try:

@@ -12,6 +12,7 @@ from playwright.sync_api import Locator, Page, Request, expect
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.serving import make_server
 
+from dtq.access import ApiKeys, Scope
 from dtq.broker import Broker
 from dtq.gateway import create_app, dashboard
 from dtq.lab.cluster import LocalCluster
@@ -165,6 +166,7 @@ def test_what_is_submitted_appears(page: Page, cluster: LocalCluster) -> None:
     expect(worker.locator("button")).to_have_text(second[:8])
     expect(page.locator("#figures [data-field=processing]")).to_have_text("1")
     expect(page.locator("#figures [data-field=completed]")).to_have_text("1")
+    expect(page.locator("#figures [data-field=memory]")).to_have_text(re.compile(r"^[\d.]+ MB$"))
     for chart in ("throughput", "latency", "depth"):
         expect(page.locator(f"#{chart} .scatterlayer path.js-line").first).to_be_attached()
     visit.check()
@@ -304,6 +306,105 @@ def test_who_may_only_read_sees_no_buttons(
     expect(page.locator("#attempts")).to_contain_text("broken")
     assert page.get_by_role("button", name=re.compile("Retry|Discard")).count() == 0
     visit.check()
+
+
+# -------------------------------------------------------------------- the login
+
+
+@pytest.fixture
+def texts(broker: Broker) -> dict[Scope, str]:
+    """A key of each scope."""
+    return {scope: ApiKeys(broker).create(f"key-{scope}", scope)[1] for scope in Scope}
+
+
+def log_in(page: Page, key: str) -> None:
+    page.get_by_label("API key").fill(key)
+    page.get_by_role("button", name="Log in").click()
+
+
+@pytest.mark.parametrize("prefix", ["", "/user/ann/proxy/5000"])
+def test_a_login_from_the_first_look_to_logout(
+    page: Page, serve: Callable[[WSGIApplication], Site], broker: Broker, texts: dict[Scope, str], prefix: str
+) -> None:
+    def elsewhere(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("404 NOT FOUND", [("Content-Type", "text/plain")])
+        return [b"not here"]
+
+    app = create_app(broker, keys_required=True)
+    site = serve(DispatcherMiddleware(elsewhere, {prefix: app}) if prefix else app)
+    task_id = bury(broker)
+    visit = Visit(page, site.url + prefix)
+    expect(page.get_by_label("API key")).to_be_focused()
+    log_in(page, "dtq_wrong")
+    expect(page.get_by_role("alert")).to_have_text("This API key is unknown, or it was revoked.")
+    log_in(page, texts[Scope.ADMIN])
+    expect(page).to_have_url(f"{site.url}{prefix}/dashboard")
+    visit.row("dead", task_id).get_by_role("button", name="Retry").click()
+    expect(visit.row("dead", task_id)).to_have_count(0)
+    assert page.evaluate("document.cookie") == "", "no script can read it"
+    (cookie,) = page.context.cookies()
+    assert (cookie["path"], cookie["sameSite"], cookie["httpOnly"]) == (prefix or "/", "Strict", True)
+    visit.button("Log out").click()
+    expect(page.get_by_label("API key")).to_be_focused()
+    assert page.context.cookies() == []
+    visit.check("401")
+
+
+def test_who_logs_in_to_read_sees_no_buttons_and_goes_with_the_key(
+    page: Page, serve: Callable[[WSGIApplication], Site], broker: Broker, texts: dict[Scope, str]
+) -> None:
+    task_id = bury(broker)
+    visit = Visit(page, serve(create_app(broker, keys_required=True)).url)
+    log_in(page, texts[Scope.READ])
+    expect(visit.row("dead", task_id)).to_be_visible()
+    assert page.get_by_role("button", name=re.compile("Retry|Discard")).count() == 0
+    ApiKeys(broker).revoke("key-read")
+    expect(page.get_by_label("API key")).to_be_focused()
+    visit.check("401")
+
+
+def test_a_page_of_another_port_can_neither_log_in_nor_use_a_login(
+    page: Page, serve: Callable[[WSGIApplication], Site], broker: Broker, texts: dict[Scope, str]
+) -> None:
+    """To the browser that is the same site: it sends the cookie along."""
+    gateway = serve(create_app(broker, keys_required=True))
+    page_elsewhere = f"""<form method="post"><input name="key" value="{texts[Scope.ADMIN]}">
+        <button formaction="{gateway.url}/login">in</button>
+        <button formaction="{gateway.url}/dead-letter/retry">retry</button></form>"""
+
+    def elsewhere(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "text/html")])
+        return [page_elsewhere.encode()]
+
+    other = serve(elsewhere)
+    bury(broker)
+    page.goto(other.url)
+    page.get_by_role("button", name="in").click()
+    expect(page.locator("body")).to_contain_text("A page of another site must not change this queue.")
+    assert page.context.cookies() == []
+    page.goto(f"{gateway.url}/dashboard")
+    log_in(page, texts[Scope.ADMIN])
+    expect(page.get_by_role("status")).to_contain_text("Degraded")
+    page.goto(other.url)
+    page.get_by_role("button", name="retry").click()
+    expect(page.locator("body")).to_contain_text("A page of another site must not change this queue.")
+    assert broker.counts()["dead_letter"] == 1
+
+
+def test_the_login_fits_a_narrow_screen_and_the_dark(
+    page: Page, serve: Callable[[WSGIApplication], Site], broker: Broker
+) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    visit = Visit(page, serve(create_app(broker, keys_required=True)).url)
+    colors = set()
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        expect(page.get_by_label("API key")).to_be_visible()
+        assert page.locator("input:visible").count() == 1
+        colors.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert len(colors) == 2
+    visit.check("401")
 
 
 # -------------------------------------------------------------------- one task, and finding it

@@ -5,6 +5,7 @@ that gets where it should not stays text. All addresses are relative, so that it
 prefix before them, as JupyterLab's does.
 """
 
+import secrets
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 
 from flask import Blueprint, Response, abort, g, render_template, send_file
@@ -21,6 +22,17 @@ POLICY = "; ".join(
     )
 )  # fmt: skip
 HEADERS = {"Content-Security-Policy": POLICY, "Referrer-Policy": "no-referrer"} | NOSNIFF
+LOGIN_POLICY = "; ".join(
+    (
+        "default-src 'none'", "style-src 'nonce-%s'", "img-src data:", "base-uri 'none'",
+        "frame-ancestors 'self'", "form-action 'self'",
+    )
+)  # fmt: skip
+LOGIN_HEADERS = NOSNIFF | {
+    "WWW-Authenticate": "Bearer",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "same-origin",  # with none at all, the form would be sent with Origin: null
+}
 
 blueprint = Blueprint(
     "dashboard", __name__, template_folder="templates", static_folder="static", static_url_path="/dashboard"
@@ -32,7 +44,16 @@ def show_page() -> str:
     """The page. Where `g.read_only` is true, it offers nothing that the gateway would refuse."""
     charts, read_only = _charts(), g.get("read_only", False)
     version = charts.version if charts else None
-    return render_template("dashboard.html", charts=version, read_only=read_only, statuses=list(Status))
+    return render_template(
+        "dashboard.html", charts=version, read_only=read_only, key=g.get("key"), statuses=list(Status)
+    )
+
+
+def login_page(sentence: str = "") -> Response:
+    """401: the form that asks for a key, with a sentence on what was wrong with the last one."""
+    nonce = secrets.token_urlsafe(16)
+    headers = LOGIN_HEADERS | {"Content-Security-Policy": LOGIN_POLICY % nonce}
+    return Response(render_template("login.html", sentence=sentence, nonce=nonce), 401, headers)
 
 
 @blueprint.get("/dashboard/plotly.min.js")
@@ -47,7 +68,9 @@ def send_charts() -> Response:
 
 @blueprint.after_request
 def add_headers(response: Response) -> Response:
-    response.headers.update(HEADERS)
+    """Those that an answer does not bring: the page to log in has some of its own."""
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
     return response
 
 

@@ -44,6 +44,7 @@ async function ask(path, { method = "GET", parse = JSON.parse } = {}) {
   }
   if (response.ok) return answer;
   const { status } = response;
+  if (status === 401) location.reload(); // the login is over: there is a page to log in again
   throw Object.assign(new Error(answer?.error ?? `The gateway answered ${status}`), { status });
 }
 
@@ -121,6 +122,12 @@ function seconds(value) {
   if (value < 0.9995) return `${Number((value * 1000).toPrecision(value < 0.01 ? 2 : 3))} ms`;
   if (value < 120) return `${Number(value.toFixed(value < 10 ? 2 : 1))} s`;
   return value < 7200 ? `${(value / 60).toFixed(1)} min` : `${(value / 3600).toFixed(1)} h`;
+}
+
+/** With how much of the limit that is, where there is one. */
+function bytes({ used_bytes: used, share }) {
+  const size = `${Number((used / 1e6).toPrecision(3)).toLocaleString("en")} MB`;
+  return share == null ? size : `${size} · ${Math.round(100 * share)} %`;
 }
 
 const moment = (iso) => ({ textContent: iso ? clock(new Date(iso)) : DASH, title: iso ?? "" });
@@ -215,7 +222,8 @@ function showFigures(stats) {
   const numbers = Object.fromEntries(Object.entries(counts).map(([name, value]) => [name, count(value)]));
   const both = (times) => `${seconds(times.p50)} · ${seconds(times.p95)}`;
   const throughput = Number((stats.throughput_per_s ?? 0).toPrecision(3));
-  fill($("figures"), { ...numbers, throughput: count(throughput), run: both(run), wait: both(wait) });
+  const times = { throughput: count(throughput), run: both(run), wait: both(wait) };
+  fill($("figures"), { ...numbers, ...times, memory: bytes(stats.memory) });
   showTypes(stats.by_type.map(({ type }) => type));
   const runMean = meanOf(stats.by_type);
   addSample({ at: new Date(), ...counts, throughput, wait, runMean, submitted: counters.submitted });
@@ -383,6 +391,10 @@ const actions = {
   async discardAll() {
     const sentence = `Discard all dead tasks? There are ${count(state.counts.dead_letter)} now. ${FOR_GOOD}`;
     if (await confirmed(sentence, "Discard all")) await decide("discard");
+  },
+  async logout() {
+    await fetch("logout", { method: "POST", redirect: "manual" }).catch(() => {});
+    location.reload();
   },
   pause(_, button) {
     state.paused = !state.paused;

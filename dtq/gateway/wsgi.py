@@ -1,0 +1,40 @@
+"""The gateway for a WSGI server that runs many processes: `gunicorn 'dtq.gateway.wsgi:create()'`."""
+
+import threading
+
+from flask import Flask
+
+from dtq import config, logs, tracing
+from dtq.errors import ConfigError
+from dtq.gateway import create_app
+from dtq.gateway.server import connect, keys_required, maintain
+
+
+def load() -> config.Settings:
+    """Settings from the environment. The application does not know who reaches it: DTQ_AUTH=auto needs keys.
+
+    Raises:
+        ConfigError: they cannot be used, or name no Redis server.
+    """
+    settings = config.load()
+    if not settings.url:
+        raise ConfigError("REDIS_URL is not set: under gunicorn the gateway needs a Redis server that runs.")
+    if settings.auth == "auto":
+        return settings.model_copy(update={"auth": "required"})
+    return settings
+
+
+def create() -> Flask:
+    """The application, once in each process: a connection to Redis must not be shared across a fork.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    settings = load()
+    logs.setup(settings)
+    tracing.start("gateway")
+    broker = connect(str(settings.url), settings)
+    # Each process maintains the queue, so that leases end and delays pass also where no worker lives; a guard
+    # in Redis lets one do it at a time. The thread ends with its process.
+    threading.Thread(target=maintain, args=(broker, threading.Event()), daemon=True).start()
+    return create_app(broker, keys_required=keys_required(settings, broker))
