@@ -1,18 +1,22 @@
 """The `dtq` command. What a command needs is imported inside it, so that `dtq --help` is quick."""
 
 import json
-import logging
 import secrets
 import socket
 import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtq import tasks, tracing
+from dtq import logs, tasks, tracing
 from dtq.errors import ConfigError, DtqError
 
 if TYPE_CHECKING:
+    from dtq.access import ApiKey, ApiKeys
+    from dtq.broker import Broker
     from dtq.config import Settings
 
 PORT = click.IntRange(0, 65535)
@@ -27,7 +31,7 @@ class _Command(click.Group):
         try:
             return super().invoke(ctx)
         except (DtqError, PermissionError) as error:
-            raise click.ClickException(str(error)) from None
+            raise click.ClickException(logs.redact(str(error))) from None
 
 
 modules = click.option(
@@ -39,11 +43,7 @@ modules = click.option(
 @click.version_option(package_name="dtq")
 def main() -> None:
     """A small distributed task queue to learn from."""
-    logging.basicConfig(
-        level=_settings().log_level,
-        format="%(asctime)s.%(msecs)03d %(name)s %(levelname)s %(message)s",
-        datefmt="%H:%M:%S",
-    )
+    logs.setup(_settings())
 
 
 @main.command()
@@ -65,20 +65,26 @@ def gateway(host: str | None, port: int | None) -> None:
 def worker(processes: int, modules: tuple[str, ...], name: str | None) -> None:
     """Run a worker, or several that are started again should they die."""
     from dtq.broker import Broker
+    from dtq.processes import Successor, keep
     from dtq.redis_server import locate
     from dtq.worker import Worker
 
     settings = _settings()
-    url = locate(settings)
-    _load(modules)
+    broker = Broker(locate(settings), settings)
     name = name or f"worker-{secrets.token_hex(4)}"
-    if processes == 1:
-        tracing.start(name)
-        Worker(Broker(url, settings), name).run()
-    else:
-        from dtq.processes import keep
-
-        keep({f"{name}-{n}": _worker_command(f"{name}-{n}", modules) for n in range(1, processes + 1)})
+    if processes > 1:
+        _load(modules)
+        names = [f"{name}-{n}" for n in range(1, processes + 1)]
+        keep({one: _worker_command(one, modules) for one in names}, None, _at_work(broker, names))
+        return
+    logs.of_worker(name)
+    successor = Successor(_worker_command(name, modules))
+    _load(modules)
+    tracing.start(name)
+    worker = Worker(broker, name)
+    worker.run()
+    if worker.reload:
+        successor.call()
 
 
 @main.command()
@@ -87,6 +93,8 @@ def worker(processes: int, modules: tuple[str, ...], name: str | None) -> None:
 @modules
 def up(workers: int, port: int | None, modules: tuple[str, ...]) -> None:
     """Run everything until Ctrl-C: Redis, the gateway, workers."""
+    from dtq.broker import Broker
+    from dtq.gateway.server import check_keys, connect
     from dtq.processes import keep
     from dtq.redis_server import free_port, serve
 
@@ -98,11 +106,13 @@ def up(workers: int, port: int | None, modules: tuple[str, ...]) -> None:
     commands = {"gateway": _dtq("gateway", "--port", str(port))}
     commands |= {name: _worker_command(name, modules) for name in names}
     with serve(settings) as url:
-        click.echo(f"Redis    {url}")
+        with closing(connect(url, settings)) as broker:  # here: a gateway would be started again and again
+            check_keys(settings, broker)
+        click.echo(f"Redis    {logs.redact(url)}")
         click.echo(f"Gateway  http://{settings.host}:{port} (a page to watch: /dashboard)")
         click.echo(f"Workers  {', '.join(names) or 'none'}")
         click.echo("Ctrl-C ends them all.")
-        keep(commands, {"REDIS_URL": url})
+        keep(commands, {"REDIS_URL": url}, _at_work(Broker(url, settings), names))
 
 
 @main.command()
@@ -161,7 +171,8 @@ def redis(command: tuple[str, ...]) -> None:
     from dtq.lab.redis_prompt import RedisPrompt
     from dtq.redis_server import locate
 
-    prompt = RedisPrompt(locate(_settings()), readable=sys.stdout.isatty())
+    settings = _settings()
+    prompt = RedisPrompt(locate(settings), readable=sys.stdout.isatty(), settings=settings)
     if not command:
         prompt.converse()
     elif not prompt.run(command):
@@ -174,6 +185,83 @@ def demo() -> None:
     from dtq.lab.demo import run
 
     sys.exit(run())
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="for a program that reads it")
+def doctor(as_json: bool) -> None:
+    """Check Redis, the workers and the tasks, and say what to do."""
+    from dtq.doctor.report import run
+
+    sys.exit(run(_settings(), as_json))
+
+
+@main.group()
+def key() -> None:
+    """Make, list and revoke API keys."""
+
+
+@key.command()
+@click.option("--name", required=True, help="of whoever gets it")
+@click.option(
+    "--scope", default="submit", show_default=True, type=click.Choice(["read", "submit", "admin"]),
+    help="what it may do; each includes the ones before it",
+)  # fmt: skip
+def create(name: str, scope: str) -> None:
+    """Make a key and print it, this once."""
+    from dtq.access import Scope
+
+    with _api_keys() as keys:
+        _show_key(*keys.create(name, Scope(scope)))
+
+
+@key.command("list")
+def list_keys() -> None:
+    """List the keys, without their secrets."""
+    with _api_keys() as keys:
+        rows = [(one.id, one.name, one.scope, f"{one.created_at:%Y-%m-%d %H:%M} UTC") for one in keys.list()]
+    table = [("id", "name", "scope", "created"), *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        click.echo("  ".join(map(str.ljust, row, widths)).rstrip())
+
+
+@key.command()
+@click.argument("name_or_id")
+def revoke(name_or_id: str) -> None:
+    """End a key at once, and the logins with it."""
+    with _api_keys() as keys:
+        click.echo(f"The key {keys.revoke(name_or_id).name} is revoked.")
+
+
+@key.command()
+@click.argument("name_or_id")
+def rotate(name_or_id: str) -> None:
+    """Give a key a new secret and print it; the old one ends at once."""
+    with _api_keys() as keys:
+        _show_key(*keys.rotate(name_or_id))
+
+
+@contextmanager
+def _api_keys() -> Iterator["ApiKeys"]:
+    """Of the server that runs; without one, of the embedded one, which a first key has to be put into."""
+    from redis import RedisError
+
+    from dtq.access import ApiKeys
+    from dtq.broker import Broker
+    from dtq.redis_server import serve
+
+    settings = _settings()
+    with serve(settings) as url, closing(Broker(url, settings)) as broker:
+        try:
+            yield ApiKeys(broker)
+        except RedisError as error:
+            raise DtqError(f"Redis cannot be used: {str(error).rstrip('.')}.") from None
+
+
+def _show_key(key: "ApiKey", text: str) -> None:
+    click.echo(text)
+    click.echo(f"This is the key {key.name} ({key.scope}). It is not shown again: keep it well.", err=True)
 
 
 def _data(text: str) -> Any:
@@ -201,6 +289,19 @@ def _dtq(*arguments: str) -> list[str]:
 
 def _worker_command(name: str, modules: tuple[str, ...]) -> list[str]:
     return _dtq("worker", "--name", name, *(word for module in modules for word in ("--tasks", module)))
+
+
+def _at_work(broker: "Broker", names: Iterable[str]) -> dict[str, Callable[[int], bool]]:
+    """Name -> tells whether the worker, in the process of this id, has registered."""
+    from redis import RedisError
+
+    def registered(name: str, pid: int) -> bool:
+        try:
+            return (name, pid) in [(worker.id, worker.pid) for worker in broker.workers()]
+        except RedisError:
+            return False
+
+    return {name: partial(registered, name) for name in names}
 
 
 def _check_free(host: str, port: int) -> None:

@@ -37,6 +37,15 @@ class Group(msgspec.Struct, kw_only=True, omit_defaults=True):
     run_s: Spread
 
 
+class Memory(msgspec.Struct, kw_only=True):
+    """Of the whole Redis server, whoever uses it. Without a limit, `limit_bytes` and `share` are null."""
+
+    used_bytes: int
+    limit_bytes: int | None
+    share: float | None  # used of the limit
+    policy: str  # what Redis does at the limit; noeviction refuses new tasks, all others delete some
+
+
 class Totals(msgspec.Struct, kw_only=True):
     """What costs the same however many tasks there are. Of `run_s`, the percentiles are of all results still
     kept, the mean is of all tasks ever completed. `oldest_pending_s` is the age of what is claimed next.
@@ -49,6 +58,7 @@ class Totals(msgspec.Struct, kw_only=True):
     oldest_pending_s: float
     run_s: Spread
     run_seconds_total: float
+    memory: Memory
 
 
 class Stats(Totals, kw_only=True):

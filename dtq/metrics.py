@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Sample, SummaryMetricFamily
 
 from dtq.broker import Broker
-from dtq.figures import PERCENTILES, Group, Spread, Stats, Totals, rank, spread
+from dtq.figures import PERCENTILES, Group, Memory, Spread, Stats, Totals, rank, spread
 from dtq.task import Stored, parse
 
 NEWEST = 1000  # documents that one question reads, at most, of completed tasks and of dead ones
@@ -47,7 +47,16 @@ def totals(broker: Broker) -> Totals:
         oldest_pending_s=max((_seconds(t.created_at, at) for t in _headers(broker, heads)), default=0.0),
         run_s=Spread(p50, p95, p99, float(total or 0) / int(completed) if completed else None),
         run_seconds_total=float(total or 0),
+        memory=memory(broker),
     )
+
+
+def memory(broker: Broker) -> Memory:
+    """How much of its memory the server uses."""
+    told = broker.redis.info("memory")
+    used, limit = told["used_memory"], told["maxmemory"] or None
+    share = used / limit if limit else None
+    return Memory(used_bytes=used, limit_bytes=limit, share=share, policy=told["maxmemory_policy"])
 
 
 def stats(broker: Broker, window: float = 60.0) -> Stats:
@@ -95,6 +104,9 @@ class Exporter:
         text = "Seconds since the submission of the task that is claimed next; 0 without one."
         yield from (tasks, run, GaugeMetricFamily("dtq_oldest_pending_seconds", text, now.oldest_pending_s))
         yield GaugeMetricFamily("dtq_workers", "Live workers.", now.workers)
+        text, limit = "Bytes that the Redis server uses.", now.memory.limit_bytes or 0
+        yield GaugeMetricFamily("dtq_redis_memory_bytes", text, now.memory.used_bytes)
+        yield GaugeMetricFamily("dtq_redis_memory_limit_bytes", "Bytes that it may use; 0: no limit.", limit)
         yield CounterMetricFamily("dtq_tasks_completed", "Tasks whose result was stored.", n)
         for name, text in COUNTERS.items():
             yield CounterMetricFamily(f"dtq_tasks_{name}", text, now.counters[name])

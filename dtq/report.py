@@ -22,7 +22,9 @@ class Completed(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """A failure. `retries` is how many the task is allowed: 0 where another try is hopeless."""
+    """A failure. `retries` is how many the task is allowed: 0 where another try is hopeless. `raised` is the
+    name of the error's class, for the log.
+    """
 
     task_id: str
     attempt: int
@@ -31,6 +33,7 @@ class Failed(NamedTuple):
     outcome: Outcome
     error: str
     retries: int
+    raised: str = ""
 
     def arguments(self, jitter: float) -> tuple[Any, ...]:
         """As `fail.lua` wants it. `jitter` is the share of the wait that is left to chance."""

@@ -4,7 +4,6 @@ The main thread runs the handlers, so that a time limit can interrupt them. A se
 life, gives back what was claimed but cannot be started soon, and ends the process if a handler never returns.
 """
 
-import faulthandler
 import json
 import logging
 import os
@@ -20,7 +19,7 @@ from typing import Any, TypeVar
 import msgspec
 from redis import RedisError
 
-from dtq import tasks, tracing
+from dtq import logs, tasks, tracing
 from dtq.broker import MAINTENANCE_INTERVAL, Broker
 from dtq.hand import Hand
 from dtq.outage import Outage
@@ -53,6 +52,9 @@ class Worker:
         broker: the queue.
         name: its id. Two workers at a time must not have the same.
         types: task types by name; by default all that are registered.
+
+    Attributes:
+        reload: whether it was SIGHUP that ended `run`: its process is to start anew.
     """
 
     def __init__(self, broker: Broker, name: str, types: dict[str, TaskType] | None = None) -> None:
@@ -62,6 +64,7 @@ class Worker:
         self.hand = Hand(self.settings.lease)
         self.log = logging.getLogger(name)
         self.processed = 0
+        self.reload = False
         self._average = self.settings.prefetch_seconds  # seconds a task takes, moving average
         self._outage = Outage(self.log)
         self._draining = False  # no Event: its lock would stop a signal that interrupts another for ever
@@ -74,7 +77,7 @@ class Worker:
     # ---------------------------------------------------------------- main thread
 
     def run(self) -> None:
-        """Works until SIGTERM or SIGINT; then ends the task in hand, gives the rest back and says goodbye."""
+        """Works until a signal ends it; then ends the task in hand, gives the rest back and says goodbye."""
         second = threading.Thread(target=self._keep_alive, name="heartbeat", daemon=True)
         with self._signals():
             self._patiently(self._beat)
@@ -91,19 +94,20 @@ class Worker:
 
     def perform(self, task: Stored) -> Report | None:
         """Runs one task. Returns what to report; None where it was given back because the worker must go."""
-        self._tell_claim(task)
-        began = time.monotonic()
-        try:
-            with tracing.run(task):
-                result = self._handle(task)
-        except Interrupted:
-            self.log.warning("task %s abandoned, this worker has to go", task.id)
-            self._patiently(lambda: self.broker.release(self.name, [task], started=True))
-            tracing.end(task)
-            return None
-        except BaseException as error:  # also a handler's sys.exit: it fails, its worker goes on
-            return self._failure(task, error, *self._took(began))
-        return Completed(task.id, task.attempts, *self._took(began), result)
+        with logs.about(task):
+            self._tell_claim(task)
+            began = time.monotonic()
+            try:
+                with tracing.run(task):
+                    result = self._handle(task)
+            except Interrupted:
+                self.log.warning("task %s abandoned, this worker has to go", task.id)
+                self._patiently(lambda: self.broker.release(self.name, [task], started=True))
+                tracing.end(task)
+                return None
+            except BaseException as error:  # also a handler's sys.exit: it fails, its worker goes on
+                return self._failure(task, error, *self._took(began))
+            return Completed(task.id, task.attempts, *self._took(began), result)
 
     def _took(self, began: float) -> tuple[float, float]:
         """Seconds since `began`, and the time now, which go into the moving average and the report."""
@@ -133,7 +137,8 @@ class Worker:
             retries = 0
         self.log.debug("task %s", task.id, exc_info=error)
         outcome: Outcome = "timeout" if isinstance(error, TimeLimit) else "failed"
-        return Failed(task.id, task.attempts, duration, ended, outcome, _as_text(error), retries)
+        raised = type(error).__name__
+        return Failed(task.id, task.attempts, duration, ended, outcome, _as_text(error), retries, raised)
 
     def _parents(self, task: Stored) -> dict[str, Any]:
         parents = (self.broker.get(task_id) for task_id in task.depends_on)
@@ -152,7 +157,8 @@ class Worker:
             if claimed:
                 self.hand.take(claimed, asked_at)
             for task, report, verdict in zip(self.hand.told(len(reports)), reports, verdicts, strict=True):
-                self._tell_verdict(task, report, verdict)
+                with logs.about(task):
+                    self._tell_verdict(task, report, verdict)
 
     def _idle(self) -> None:
         """Waits for a wake-up, a signal, or `IDLE_WAIT`."""
@@ -192,8 +198,11 @@ class Worker:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        actions = {signal.SIGTERM: self._stop, signal.SIGINT: self._stop, signal.SIGALRM: self._alarm}
+        actions = dict.fromkeys((signal.SIGTERM, signal.SIGINT), self._stop) | {signal.SIGALRM: self._alarm}
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # else `nohup` wants it so
+            actions[signal.SIGHUP] = self._stop
         before = {number: signal.signal(number, action) for number, action in actions.items()}
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # see `Successor`
         try:
             yield
         finally:
@@ -201,7 +210,10 @@ class Worker:
                 signal.signal(number, action)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        again, self._draining = self._draining, True
+        if number == signal.SIGHUP and self._draining:
+            return
+        again, self._draining = self._draining and not self.reload, True
+        self.reload = number == signal.SIGHUP
         if self._interruptible == "idle" or (again and self._interruptible == "handler"):
             self._interruptible = ""
             raise Interrupted
@@ -270,7 +282,10 @@ class Worker:
         )
         self.hand.extended(asked_at, lost)
         if current and current is self.hand.current and current.id in lost:
-            self.log.warning("task %s was given to another worker, its result will be refused", current.id)
+            with logs.about(current):
+                self.log.warning(
+                    "task %s was given to another worker, its result will be refused", current.id
+                )
 
     def _relieve(self) -> None:
         """When the batch takes longer than planned: reports what is done, gives back what was not started."""
@@ -286,8 +301,9 @@ class Worker:
         """A handler that its time limit could not interrupt holds a worker for ever: the process must go."""
         before, self._overdue = self._overdue, time.monotonic() > self._deadline + LAST_WORDS
         if before and self._overdue:  # twice in a row: after a SIGSTOP the alarm may still be on its way
-            self.log.error("a handler does not return after its time limit: this worker ends itself")
-            faulthandler.dump_traceback()
+            sentence = "a handler does not return after its time limit: this worker ends itself"
+            with logs.about(self.hand.current):
+                logs.tell_stack(self.log, sentence)
             os._exit(STUCK)
 
     # ---------------------------------------------------------------- what a learner reads in log and trace
@@ -309,7 +325,8 @@ class Worker:
         else:
             retry = f"retry {verdict.retry} in {verdict.wait:.1f} s"
             then = {"retry": retry, "failed": "to the dead letter", "repeated": "as it was told before"}
-            self.log.warning("task %s failed (%s), %s", task.id, report.error, then[verdict.word])
+            words = logs.words(report.error, report.raised)
+            self.log.warning("task %s failed (%s), %s", task.id, words, then[verdict.word])
 
 
 def _as_python(payload: msgspec.Raw) -> Any:

@@ -21,7 +21,7 @@ from dtq.redis_server import free_port
 from tests.helpers import alive, family, wait_until
 
 DTQ = [sys.executable, "-m", "dtq"]
-COMMANDS = ["demo", "gateway", "redis", "status", "stress", "submit", "up", "worker"]
+COMMANDS = ["demo", "doctor", "gateway", "key", "redis", "status", "stress", "submit", "up", "worker"]
 QUEUES = ["pending", "processing", "delayed", "waiting", "dead letter", "completed"]
 MINE = "from dtq.tasks import task\n\n@task('double')\ndef double(data, context): return 2 * data\n"
 STRESS_TEST = Path(__file__).parent.parent / "scripts" / "stress_test.py"

@@ -112,6 +112,7 @@ def test_an_empty_queue_has_zeros_and_no_percentiles(broker: Broker) -> None:
     assert set(told.counts.values()) == {0}
 
     lines = samples(broker)
+    assert lines.pop(("dtq_redis_memory_bytes", "")) > 0
     assert set(lines.values()) == {0.0}
     assert {("dtq_tasks_completed_total", ""), ("dtq_tasks", "pending"), ("dtq_workers", "")} <= lines.keys()
     assert not [label for name, label in lines if name == "dtq_task_run_seconds"]

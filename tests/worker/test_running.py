@@ -146,7 +146,7 @@ def test_a_handler_that_ignores_its_limit_ends_its_worker(
     assert worker.exit_code() == 70
     log = worker.log()
     assert "a handler does not return after its time limit: this worker ends itself" in log
-    assert re.search(r'worker_types\.py", line \d+ in deaf', log), "the log shows where it hangs"
+    assert re.search(r'worker_types\.py", line \d+, in deaf', log), "the log shows where it hangs"
     wait_until(lambda: broker.maintain().recovered, what="its task is given to others")
     lost = broker.get(deaf.id)
     assert lost is not None

@@ -1,0 +1,204 @@
+"""Checks of the queue: does somebody work, and is each task where it should be?"""
+
+import json
+import time
+from itertools import islice
+from typing import Any
+
+from dtq.client import Client
+from dtq.doctor.finding import Finding, fail, ok, some, unknown, warn
+from dtq.doctor.patient import Check, Patient
+from dtq.errors import ApiError, NoGatewayError
+from dtq.task import Status, Stored
+
+LATE = 5.0  # seconds after which somebody should have noticed a lease that ended, or a due task
+LONG = 10.0  # seconds that a task may be pending while a worker is idle
+AGAIN = 2.5  # seconds until a second look; an idle worker looks for itself every two
+SAMPLE = 100  # ids from each end of each place; twice as many documents
+SCANNED = 10_000  # keys of the server that are looked through for documents, and ids of a list
+TRUST = 3  # beats that fit into a lease: fewer, and a busy machine loses its tasks to others
+NAMED = 3  # ids in a sentence
+
+
+def settings(patient: Patient) -> Finding:
+    """Whether the rules fit each other, and are the same for all."""
+    ours = patient.settings
+    for worker, _, heartbeat in patient.workers[0]:
+        if abs(heartbeat - ours.heartbeat) > 0.1 * ours.heartbeat + 0.05:
+            seen = f"{worker.id} beats every {heartbeat:.2g} s, and DTQ_HEARTBEAT is {ours.heartbeat:g} here."
+            return warn(seen, "Give all processes of a queue the same settings.")
+    rules = f"Heartbeat {ours.heartbeat:g} s, lease {ours.lease:g} s."
+    if ours.lease < TRUST * ours.heartbeat:
+        return warn(f"{rules} Two late beats cost a worker its tasks.", "Set DTQ_LEASE to three heartbeats.")
+    return ok(rules)
+
+
+def workers(patient: Patient) -> Finding:
+    """Whether there are some, and whether they live."""
+    alive, gone = patient.workers
+    if not alive:
+        waiting, advice = patient.counts["pending"], "Start one with `dtq worker`."
+        seen = f"No worker lives, and {some(waiting, 'task')} {'waits' if waiting == 1 else 'wait'} for one."
+        return fail(seen, advice) if waiting else warn("No worker lives.", advice)
+    if gone:
+        return warn(f"{_names(gone)} ended without goodbye.", "Read the log, and start another.")
+    if silent := [worker.id for worker, silent, heartbeat in alive if silent > 2 * heartbeat]:
+        advice = "Is the process stopped, or its machine overloaded? Its tasks go to others."
+        return warn(f"{_names(silent)} missed a beat.", advice)
+    busy = sum(worker.status == "busy" for worker, *_ in alive)
+    return ok(f"{some(len(alive), 'worker')}, {busy or 'none'} of them busy.")
+
+
+def leases(patient: Patient) -> Finding:
+    """Whether somebody notices what time brings about."""
+    k, late = patient.keys, patient.now() - LATE
+    ended = patient.redis.zrangebyscore(k.processing, "-inf", late, 0, NAMED)
+    due = patient.redis.zrangebyscore(k.delayed, "-inf", late, 0, NAMED)
+    if not ended and not due:
+        held = some(patient.counts["processing"], "task")
+        return ok(f"{held} in hand; no lease and no delay ended over {LATE:g} s ago.")
+    said = f"The lease of {_names(ended)} ended" if ended else f"{_names(due)} came due"
+    return fail(
+        f"{said} over {LATE:g} s ago, and nobody noticed: the queue is not maintained.",
+        "Each worker and each gateway does that, under the same DTQ_KEY_PREFIX: start one.",
+    )
+
+
+def pending(patient: Patient) -> Finding:
+    """Whether tasks wait although somebody could do them."""
+    first = _next_in_line(patient)
+    idle = [worker.id for worker, *_ in patient.workers[0] if worker.status == "idle"]
+    waited = patient.now() - first.created_at.timestamp() if first and first.created_at else 0.0
+    seen = f"{some(patient.counts['pending'], 'task')} pending."
+    if first and idle and waited > LONG:
+        time.sleep(AGAIN)
+        again = _next_in_line(patient)
+        if again and again.id == first.id:
+            seen = f"Task {first.id} is next, {waited:.0f} s old, and somebody is idle: {_names(idle)}."
+            return fail(seen, "Read that worker's log. Has it the same Redis and DTQ_KEY_PREFIX?")
+    if first and waited > 6 * LONG:
+        return warn(f"{seen} The next one waits for {waited:.0f} s.", "Add workers: `dtq worker`.")
+    return ok(seen)
+
+
+def places(patient: Patient) -> Finding:
+    """Whether each task is where its status says. What moves meanwhile looks wrong once, but not twice."""
+    astray = _astray(patient) | _homeless(patient)
+    if astray:
+        time.sleep(AGAIN / 10)
+        astray &= _astray(patient) | _homeless(patient)
+    if not astray:
+        return ok(
+            f"Of each place {2 * SAMPLE} ids at most were looked at: all tasks are where they should be."
+        )
+    sentences = sorted(astray)[:NAMED]
+    seen = f"{some(len(astray), 'task')} astray: {', '.join(sentences)}."
+    return fail(seen, "Did Redis evict keys, or somebody delete some? Submit these tasks again.")
+
+
+def waiting(patient: Patient) -> Finding:
+    """Whether what tasks wait for can still come."""
+    seen = f"{some(patient.counts['waiting'], 'task')} waiting for others."
+    oldest = patient.redis.zrange(patient.keys.waiting, 0, SAMPLE - 1)
+    parents = {parent for task in _read(patient, oldest) for parent in task.depends_on}
+    asked = sorted(parents)[: 10 * SAMPLE]
+    known = {task.id: task.status for task in patient.broker.get_many(asked)}
+    if lost := [parent for parent in asked if known.get(parent, "cancelled") == Status.CANCELLED]:
+        return fail(f"{seen} {_names(lost)} will never be completed.", "Cancel what depends on it.")
+    if dead := [parent for parent in asked if known[parent] == Status.FAILED]:
+        return warn(f"{seen} {_names(dead)} failed for good.", "Retry or discard what is in the dead letter.")
+    return ok(seen)
+
+
+def dead_letter(patient: Patient) -> Finding:
+    """Whether somebody has to decide."""
+    number, ours = patient.counts["dead_letter"], patient.settings
+    if not number:
+        return ok("It is empty.")
+    bounded = ours.dead_letter_max or ours.dead_letter_ttl
+    kept = "" if bounded else " Kept for ever: DTQ_DEAD_LETTER_TTL and DTQ_DEAD_LETTER_MAX are 0."
+    return warn(
+        f"{some(number, 'task')} failed for good.{kept}",
+        "Look at `GET /dead-letter` or the dashboard; then retry or discard.",
+    )
+
+
+def gateway(patient: Patient) -> Finding:
+    """Whether the HTTP side answers, and whom. It is that of this folder, else the usual address."""
+    note = patient.settings.home / "gateway.json"
+    url = json.loads(note.read_bytes())["url"] if note.exists() else None
+    with Client(url, api_key="") as client:
+        try:
+            seen = f"{client.url} is {client.health()['status']}"
+            client.list(limit=1)
+        except NoGatewayError as error:
+            return unknown(str(error), "Never mind if it runs on another machine.")
+        except ApiError as error:
+            if error.status != 401:
+                return fail(f"{client.url}: {error}", "Read the gateway's log.")
+            return ok(f"{seen}, and asks for API keys.")
+    return ok(f"{seen}, and asks nobody for an API key.")
+
+
+def _next_in_line(patient: Patient) -> Stored | None:
+    k = patient.keys
+    ids = [patient.redis.lindex(queue, -1) for queue in (k.pending_high, k.pending)]
+    found = _read(patient, [task_id for task_id in ids if task_id])
+    return found[0] if found else None
+
+
+def _places(patient: Patient) -> dict[str, tuple[set[str], Any]]:
+    """Key -> what the documents of its ids say, and how to read it."""
+    k, lists, zsets = patient.keys, patient.redis.lrange, patient.redis.zrange
+    return {
+        k.pending: ({"pending"}, lists),
+        k.pending_high: ({"pending"}, lists),
+        k.dead_letter: ({"failed"}, lists),
+        k.processing: ({"processing"}, zsets),
+        k.delayed: ({"retrying", "scheduled"}, zsets),
+        k.waiting: ({"waiting"}, zsets),
+    }
+
+
+def _astray(patient: Patient) -> set[str]:
+    """Ids in places where they should not be, from the samples."""
+    found = set[str]()
+    for place, (right, read) in _places(patient).items():
+        ids = [*read(place, 0, SAMPLE - 1), *read(place, -SAMPLE, -1)]
+        status = {task.id: str(task.status) for task in _read(patient, ids)}
+        for task_id in {one.decode() for one in ids}:
+            if (said := status.get(task_id)) not in right:
+                found.add(f"{task_id} in {place} " + (f"is {said}" if said else "has no document"))
+    return found
+
+
+def _homeless(patient: Patient) -> set[str]:
+    """Documents of tasks that are not finished and in no place, from a sample."""
+    start = patient.keys.task.encode()
+    keys = (key for key in islice(patient.redis.scan_iter(count=1000), SCANNED) if key.startswith(start))
+    tasks = _read(patient, [key.removeprefix(start) for key in islice(keys, 2 * SAMPLE)])
+    homes = dict[str, set[bytes]]()  # status -> ids; of a place that is too long none, it is not judged
+    for place, (right, read) in _places(patient).items():
+        ids = read(place, 0, SCANNED)
+        homes |= {status: homes.get(status, set()) | set(ids) for status in right}
+        if len(ids) > SCANNED:
+            tasks = [task for task in tasks if task.status not in right]
+    return {
+        f"{task.id} is {task.status} and nowhere"
+        for task in tasks
+        if task.status in homes and task.id.encode() not in homes[task.status]
+    }
+
+
+def _read(patient: Patient, ids: list[bytes]) -> list[Stored]:
+    return patient.broker.get_many([task_id.decode() for task_id in ids])
+
+
+def _names(ids: list[str] | list[bytes]) -> str:
+    names = [one.decode() if isinstance(one, bytes) else one for one in ids]
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
+CHECKS: tuple[Check, ...] = (
+    settings, workers, leases, pending, places, waiting, dead_letter, gateway,
+)  # fmt: skip

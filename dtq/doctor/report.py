@@ -1,0 +1,39 @@
+"""The findings in a terminal, or as JSON for a program."""
+
+from collections import Counter
+
+import click
+import msgspec
+
+from dtq.config import Settings
+from dtq.doctor import examine
+from dtq.doctor.finding import Finding, State
+
+COLORS = {State.OK: "green", State.WARN: "yellow", State.FAIL: "red", State.UNKNOWN: "cyan"}
+
+
+def run(settings: Settings, as_json: bool) -> int:
+    """Shows all findings; returns the exit code: 1 where something fails."""
+    findings = []
+    for finding in examine(settings):
+        findings.append(finding)
+        if not as_json:
+            click.echo("\n".join(_lines(finding)))
+    states = Counter(finding.state for finding in findings)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(findings)))
+    else:
+        click.echo(", ".join(f"{states[state]} {state}" for state in State if states[state]))
+    return 1 if states[State.FAIL] else 0
+
+
+def _lines(finding: Finding) -> list[str]:
+    """State, name and what was seen; below, what to do."""
+    state = click.style(f"{finding.state:8}", fg=COLORS[finding.state])
+    lines = [f"{state} {finding.name:12} {_printable(finding.seen)}"]
+    return lines + ([f"{'':21} → {_printable(finding.advice)}"] if finding.advice else [])
+
+
+def _printable(text: str) -> str:
+    """What others wrote, such as a worker's name, must not steer the terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,0 +1,135 @@
+"""Checks of the Redis server: is it one to which tasks can be entrusted?"""
+
+import re
+import statistics
+import time
+
+from dtq.doctor.finding import Finding, fail, ok, some, unknown, warn
+from dtq.doctor.patient import Check, Patient, timed
+
+PINGS = 9
+SLOW = 0.1  # seconds for a round trip
+CLOCK = 2.0  # seconds by which clocks may differ
+NEARLY_FULL, FULL = 0.8, 0.95  # of the limit
+OF_MACHINE = 0.75  # of the machine's memory, where there is no limit
+WRITES = ("aof_last_write_status", "aof_last_bgrewrite_status", "rdb_last_bgsave_status")
+TURN_ON = "Turn the append-only file on: `CONFIG SET appendonly yes`, and the same in the server's file."
+
+
+def redis(patient: Patient) -> Finding:
+    """Whether it answers, and how quickly."""
+    patient.redis.ping()  # connects
+    median = statistics.median(timed(patient.redis.ping)[0] for _ in range(PINGS))
+    seen = f"{patient.address} answers in {1000 * median:.2g} ms."
+    if median > SLOW:
+        return warn(seen, "Each batch of tasks costs a round trip: bring workers and Redis close together.")
+    return ok(seen)
+
+
+def version(patient: Patient) -> Finding:
+    """Whether all scripts run there."""
+    info = patient.info
+    valkey = "valkey_version" in info
+    number = info["valkey_version" if valkey else "redis_version"]
+    name, oldest = (f"Valkey {number}", (7, 2)) if valkey else (f"Redis {number}", (5, 0))
+    numbers = tuple(map(int, re.findall(r"\d+", number)[:2]))
+    if numbers < oldest:
+        return fail(f"{name} is too old.", "Install Redis 5.0 or Valkey 7.2, or a newer one.")
+    if numbers < (7, 0):
+        return warn(f"{name}: when its memory is full, tasks cannot even be finished.", "Install Redis 7.")
+    return ok(f"{name}.")
+
+
+def role(patient: Patient) -> Finding:
+    """Whether it takes writes."""
+    if patient.info["role"] == "master":
+        return ok(f"It is a primary with {some(patient.info['connected_slaves'], 'replica')}.")
+    return fail(
+        "It is a replica, which refuses every write.",
+        "Let REDIS_URL name the primary, or DTQ_REDIS_SENTINELS those who know it.",
+    )
+
+
+def persistence(patient: Patient) -> Finding:
+    """What is still there after the server was stopped."""
+    if failed := [name for name in WRITES if patient.info.get(name, "ok") != "ok"]:
+        return fail(
+            f"It could not write to its disk: {', '.join(failed)}.", "Is the disk full? Read its log."
+        )
+    if patient.info["aof_enabled"]:
+        return _append_only(patient.config("appendfsync"))
+    snapshots = patient.config("save")
+    if snapshots is None:
+        return unknown("No append-only file; whether it takes snapshots, it does not tell.", TURN_ON)
+    if snapshots:
+        return warn(
+            f"Snapshots only (save {snapshots}): a crash loses all that came after the last one.", TURN_ON
+        )
+    return fail("It writes nothing to disk: when it stops, all tasks are lost.", TURN_ON)
+
+
+def _append_only(when: str | None) -> Finding:
+    if when == "no":
+        advice = "`CONFIG SET appendfsync everysec`, and the same in the server's file."
+        return warn("Append-only file, but a power cut may cost half a minute (appendfsync no).", advice)
+    costs = {"always": ", and nothing is lost", "everysec": ": a power cut may cost the last second"}
+    return ok(f"Append-only file{f', appendfsync {when}' if when else ''}{costs.get(when or '', '')}.")
+
+
+def eviction(patient: Patient) -> Finding:
+    """Whether it deletes tasks to make room."""
+    limit, policy = patient.info["maxmemory"], patient.info["maxmemory_policy"]
+    advice = "`CONFIG SET maxmemory-policy noeviction`, and the same in the server's file."
+    if policy == "noeviction":
+        return ok("noeviction: a full server refuses new tasks and keeps those it has.")
+    if not limit:
+        return warn(f"{policy}: as soon as it gets a memory limit, it deletes keys at that limit.", advice)
+    victims = "any key, waiting tasks too" if policy.startswith("allkeys") else "results, before their time"
+    gone = some(patient.info["evicted_keys"], "key")
+    return fail(f"{policy}: at the memory limit it deletes {victims}; {gone} so far.", advice)
+
+
+def memory(patient: Patient) -> Finding:
+    """How much room is left."""
+    used, limit = patient.info["used_memory"], patient.info["maxmemory"]
+    advice = (
+        "Shorten DTQ_RESULT_TTL, bound the dead letter with DTQ_DEAD_LETTER_MAX, or give Redis more memory."
+    )
+    if limit:
+        seen = f"{_megabytes(used)} of {_megabytes(limit)} used ({used / limit:.0%})."
+        if used >= FULL * limit:
+            return fail(f"{seen} A full server refuses new tasks.", advice)
+        return warn(seen, advice) if used >= NEARLY_FULL * limit else ok(seen)
+    seen, machine = f"{_megabytes(used)} used, no limit.", patient.info.get("total_system_memory")
+    if machine and used >= OF_MACHINE * machine:
+        return warn(f"{seen} That is {used / machine:.0%} of the machine's memory.", advice)
+    return ok(seen)
+
+
+def clock(patient: Patient) -> Finding:
+    """How far this machine's clock is from Redis's. The quickest of some looks tells it best."""
+    looks = []
+    for _ in range(PINGS):
+        before = time.time()
+        took, there = timed(patient.now)
+        looks.append((took, there - before - took / 2))
+    took, ahead = min(looks)
+    side, off, by = ("ahead of" if ahead < 0 else "behind"), abs(ahead), took / 2
+    seen = f"This machine is {_duration(off)} {side} Redis, give or take {_duration(by)}."
+    if off - by <= CLOCK:
+        return ok(seen)
+    return warn(
+        f"{seen} No task minds, as all deadlines are on Redis's clock, but logs do not fit together.",
+        "Have both machines set their clocks by NTP.",
+    )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:,.1f} s" if seconds >= 1 else f"{1000 * seconds:.1f} ms"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
+CHECKS: tuple[Check, ...] = (version, role, persistence, eviction, memory, clock)
