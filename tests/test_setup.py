@@ -38,8 +38,8 @@ def bounds(requirements: Iterable[Requirement]) -> dict[str, str]:
     return {canonicalize_name(each.name): str(each.specifier) for each in requirements}
 
 
-def locked() -> list[Requirement]:
-    text = (ROOT / "requirements.lock").read_text().replace("\\\n", " ")
+def locked(file: Path = ROOT / "requirements.lock") -> list[Requirement]:
+    text = file.read_text().replace("\\\n", " ")
     return [Requirement(line.split("--hash=")[0]) for line in text.splitlines()]
 
 
