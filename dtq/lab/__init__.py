@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from dtq.lab.cluster import LocalCluster
     from dtq.lab.commands import monitor
     from dtq.lab.exercises import begin, check, predict, progress
+    from dtq.lab.load import steady_load
     from dtq.lab.naive import NaiveQueue
     from dtq.lab.samples import sample
 
 __all__ = ["LocalCluster", "NaiveQueue", "audit", "begin", "check", "frames", "monitor", "plot", "predict"]
-__all__ += ["progress", "sample"]
+__all__ += ["progress", "sample", "steady_load"]
 
 _HOMES = {
     "LocalCluster": "cluster",
@@ -28,6 +29,7 @@ _HOMES = {
     "predict": "exercises",
     "progress": "exercises",
     "sample": "samples",
+    "steady_load": "load",
 }
 
 

@@ -3,18 +3,22 @@
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import msgspec
-import redis
 
 from dtq.broker import Broker
 from dtq.client import Client
 from dtq.config import Settings
+from dtq.connection import connect
 from dtq.errors import DtqError
+from dtq.lab.executions import told
+from dtq.lab.patience import PATIENCE, until
+from dtq.lab.replicas import ReplicatedRedis
 from dtq.lab.supervisor import Supervisor
 from dtq.redis_server import RedisServer
 from dtq.task import Status
@@ -23,7 +27,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 T = TypeVar("T")
-PATIENCE = 30.0  # seconds in which something must have happened that takes less than one
 
 
 class LocalCluster:
@@ -33,6 +36,7 @@ class LocalCluster:
 
     Args:
         workers: how many; they are called worker-1, worker-2, …
+        replicas: of Redis. With any, three Sentinels watch over it: see `ReplicatedRedis`.
         heartbeat: seconds between signs of life.
         lease: seconds until a silent worker's tasks go to others.
         tasks: module or .py file with more task types for the workers.
@@ -48,6 +52,7 @@ class LocalCluster:
         self,
         workers: int = 3,
         *,
+        replicas: int = 0,
         heartbeat: float = 0.5,
         lease: float = 1.5,
         tasks: str | None = None,
@@ -67,27 +72,30 @@ class LocalCluster:
         self._supervisor = Supervisor(directory)
         LocalCluster._current = self
         try:
-            self._start(workers, port, appendfsync)
+            self._start(workers, replicas, port, appendfsync)
         except BaseException:
             self.stop()
             raise
 
-    def _start(self, workers: int, port: int, appendfsync: str) -> None:
+    def _start(self, workers: int, replicas: int, port: int, appendfsync: str) -> None:
         home = self.directory = self._supervisor.directory
-        self._server = RedisServer(home / "redis", 0, appendfsync, self._supervisor).start()
+        self.servers = _servers(home, replicas, appendfsync, self._supervisor)
         self._environment |= {"REDIS_URL": self.redis_url, "DTQ_HOME": str(home)}
+        if isinstance(self.servers, ReplicatedRedis):
+            self._environment["DTQ_REDIS_SENTINELS"] = self.servers.sentinels
+            self.settings = _settings(self._environment)
         self.broker = Broker(self.redis_url, self.settings)
-        self.redis: Any = redis.Redis.from_url(self.redis_url, decode_responses=True)
+        self.redis = connect(self.redis_url, self.settings, retries=1, decode_responses=True)
         self._run("gateway", ["-m", "dtq", "gateway", "--port", str(port)])
         self.add_workers(workers)
         note = home / "gateway.json"
         self.url = self._started_up("gateway", lambda: _address(note))
-        self.client = Client(self.url)
+        self.client = Client(self.url, api_key="")  # one of another queue would be a wrong one here
 
     @property
     def redis_url(self) -> str:
-        """The Redis server, as `redis://127.0.0.1:port/0`."""
-        return self._server.url
+        """The Redis server, as `redis://127.0.0.1:port/0`; of several, the primary."""
+        return self.servers.url
 
     # ---------------------------------------------------------------- more, and fewer
 
@@ -124,7 +132,7 @@ class LocalCluster:
         """Ends a worker at once (SIGKILL); by default one with a task in its hands. Returns its name."""
         name = name or self.busy_worker()
         self._supervisor.signal(name, signal.SIGKILL)
-        _until(lambda: self._has_ended(name), f"{name} is dead")
+        until(lambda: self._has_ended(name), f"{name} is dead")
         self.workers.remove(name)
         return name
 
@@ -133,7 +141,7 @@ class LocalCluster:
         name = name or self._newest()
         self._supervisor.signal(name, signal.SIGTERM)
         patience = self.settings.drain_timeout + PATIENCE
-        _until(lambda: self._has_ended(name), f"{name} has ended", patience)
+        until(lambda: self._has_ended(name), f"{name} has ended", patience)
         self.workers.remove(name)
         return name
 
@@ -155,23 +163,45 @@ class LocalCluster:
             running = self.broker.tasks(Status.PROCESSING)
             return next((task.worker_id for task in running if task.worker_id in self.workers), None)
 
-        return _until(busy, "a worker has a task in its hands. Submit some tasks first.")
+        return until(busy, "a worker has a task in its hands. Submit some tasks first.")
 
-    def kill_redis(self) -> None:
-        """Ends the Redis server at once, as `kill -9` does. Its append-only file stays."""
-        self._supervisor.signal("redis", signal.SIGKILL)
-        _until(lambda: self._has_ended("redis"), "the Redis server is dead")
+    def kill_redis(self) -> str:
+        """Ends the Redis server at once, as `kill -9` does; of several, the primary. Its append-only file
+        stays. Returns its name.
+        """
+        name = self.servers.name
+        self._supervisor.signal(name, signal.SIGKILL)
+        until(lambda: self._has_ended(name), f"{name} is dead")
+        return name
 
     def restart_redis(self) -> None:
         """Starts the Redis server again, at the same address, with what it had written down."""
-        self._server.start()
+        self.servers.start()
+
+    def wait_idle(self, timeout: float = 60.0) -> None:
+        """Returns when no task waits to be started, or runs.
+
+        Raises:
+            DtqError: not within `timeout` seconds.
+        """
+
+        def idle() -> bool:
+            counts = self.broker.counts()
+            return not (counts["pending"] or counts["processing"] or counts["delayed"])
+
+        until(idle, "no task waits or runs", timeout)
 
     # ---------------------------------------------------------------- what it shows
 
     def logs(self, name: str) -> str:
         """What a process has said: `worker-1`, `gateway`, `redis`."""
-        folder = self.directory / "redis" if name == "redis" else self.directory
-        return (folder / f"{name}.log").read_text(errors="replace")
+        server = self.directory / name / "redis.log"
+        path = server if server.exists() else self.directory / f"{name}.log"
+        return path.read_text(errors="replace")
+
+    def executions(self) -> Counter[str]:
+        """How often each task was started, as the logs of all workers tell: they know what Redis forgot."""
+        return told(self.logs(f"worker-{n}") for n in range(1, self._started["worker"] + 1))
 
     def tasks_frame(self, ids: Iterable[str]) -> "pd.DataFrame":
         """A row per attempt of these tasks, durations in seconds: see `frames.attempts`."""
@@ -238,18 +268,12 @@ class LocalCluster:
         return self._supervisor.exit_code(name) is not None
 
 
-def _until(seen: Callable[[], T | None], what: str, patience: float = PATIENCE) -> T:
-    """Waits until `seen` returns something true, and returns that.
-
-    Raises:
-        DtqError: it takes longer than `patience` seconds.
-    """
-    end = time.monotonic() + patience
-    while not (answer := seen()):
-        if time.monotonic() > end:
-            raise DtqError(f"Not within {patience:g} s: {what}")
-        time.sleep(0.01)
-    return answer
+def _servers(
+    home: Path, replicas: int, appendfsync: str, supervisor: Supervisor
+) -> RedisServer | ReplicatedRedis:
+    if replicas:
+        return ReplicatedRedis(home, replicas, appendfsync, supervisor).start()
+    return RedisServer(home / "redis", 0, appendfsync, supervisor).start()
 
 
 def _settings(environment: Mapping[str, str]) -> Settings:

@@ -41,6 +41,26 @@ LESSONS = (
     ),
     Lesson("week4_3_dependencies", 60, "run a graph of tasks; find its critical path; fail a parent"),
     Lesson("week4_4_tracing", 60, "follow one task through all processes with OpenTelemetry"),
+    Lesson(
+        "week5_1_security",
+        75,
+        "make and revoke keys, lose an answer, press on a rate limit, write a token bucket in Lua",
+    ),
+    Lesson(
+        "week5_2_operations",
+        75,
+        "read logs as data, watch memory level off, kill Redis, let the doctor find a broken setting",
+    ),
+    Lesson(
+        "week5_3_failover",
+        75,
+        "kill the primary under load: what is lost, with and without `WAIT`",
+    ),
+    Lesson(
+        "week5_4_how_far",
+        75,
+        "measure what a task costs each part; work out what one Redis carries; run a task type under Celery",
+    ),
 )
 
 

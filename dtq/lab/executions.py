@@ -5,15 +5,20 @@ It lies outside the queue's keys. A worker that loads `dtq.lab.signed` signs it.
 
 import dataclasses
 import functools
+import re
 import uuid
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-import redis
-
+from dtq.config import Settings
+from dtq.connection import connect
+from dtq.redis_server import locate
 from dtq.tasks import Context, Handler, registry
 
 LEDGER = "lab:executions:"  # set, followed by a task id: one member for each time that its handler was called
+
+CLAIMED = re.compile(r"task (\S+) \(.*\) claimed, attempt")  # a worker says so just before it runs a task
 
 
 def counted(redis_client: Any, task_ids: Iterable[str]) -> dict[str, int]:
@@ -23,6 +28,11 @@ def counted(redis_client: Any, task_ids: Iterable[str]) -> dict[str, int]:
         for task_id in ids:
             pipe.scard(LEDGER + task_id)
         return dict(zip(ids, pipe.execute(), strict=True))
+
+
+def told(logs: Iterable[str]) -> Counter[str]:
+    """The same as the workers' logs tell. They are no part of Redis, and remember what it may forget."""
+    return Counter(task_id for log in logs for task_id in CLAIMED.findall(log))
 
 
 def signing(handler: Handler, redis_client: Any) -> Handler:
@@ -36,8 +46,8 @@ def signing(handler: Handler, redis_client: Any) -> Handler:
     return signed
 
 
-def sign_all(url: str) -> None:
-    """Makes every registered handler sign the ledger at this server."""
-    client = redis.Redis.from_url(url)
+def sign_all(settings: Settings) -> None:
+    """Makes every registered handler sign the ledger at the queue's server."""
+    client = connect(locate(settings), settings, retries=1)
     for name, kind in registry.items():
         registry[name] = dataclasses.replace(kind, handler=signing(kind.handler, client))

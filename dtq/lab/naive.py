@@ -88,9 +88,9 @@ class NaiveQueue:
 
 def main(name: str) -> None:
     """Works until it is killed."""
-    url = locate(load())
-    sign_all(url)
-    queue = NaiveQueue(url, name)
+    settings = load()
+    sign_all(settings)
+    queue = NaiveQueue(locate(settings), name)
     while True:
         queue.run_one()
 

@@ -65,6 +65,11 @@ OUTCOMES = {
     "worker lost": Look(RED, "\\\\\\\\", "white", "worker lost, until its lease ended"),
     "processing": Look("none", "....", TEXT, "no end yet"),
 }
+ANSWERS = {
+    "acknowledged": Look(BLUE, "", "white", "acknowledged"),
+    "refused": Look(ORANGE, "////", "black", "refused"),
+    "no answer": Look(PURPLE, "xxxx", "black", "no answer"),
+}
 PRIORITIES = {"normal": ("o", BLUE), "high": ("^", RED)}
 PLACES = {  # of the queue: colour and line style
     "pending": (BLUE, "-"),
@@ -309,6 +314,47 @@ def curves(
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid()
     return finish(ax, title)
+
+
+@styled
+def submissions(
+    tries: pd.DataFrame,
+    title: str = "Which submissions were acknowledged, and when?",
+    events: Events | None = None,
+    step: float = 0.1,
+    ax: Axes | None = None,
+) -> Figure:
+    """The answers to a steady load, counted in equal steps of time. A refused one is tried again later.
+
+    Args:
+        tries: the `frame` of `steady_load`.
+        step: seconds that are counted together.
+    """
+    ax = ax or _axes(3.2)
+    zero = tries["sent_at"].min()
+    seconds = (tries["answered_at"] - zero).dt.total_seconds()
+    marks = [_seconds(when, zero) for when in (events or {}).values()]
+    steps = int(max([seconds.max() if len(seconds) else 0.0, *marks]) / step) + 1
+    below = [0] * steps
+    for outcome, look in ANSWERS.items():
+        if not (tries["outcome"] == outcome).any():
+            continue
+        found = (seconds[tries["outcome"] == outcome] / step).astype(int).value_counts()
+        counts = [int(found.get(i, 0)) for i in range(steps)]
+        ax.bar(
+            *([(i + 0.5) * step for i in range(steps)], counts),
+            width=0.8 * step,
+            bottom=below,
+            color=look.color,
+            hatch=look.hatch,
+            hatchcolor=look.ink,
+            label=look.says,
+        )
+        below = [low + count for low, count in zip(below, counts, strict=True)]
+    ax.set(xlabel=SINCE_START, ylabel=f"answers in {1000 * step:.0f} ms", xlim=(0, 1.01 * steps * step))
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.grid(axis="y")
+    return finish(ax, title, _mark(ax, events, zero))
 
 
 def _axes(height: float) -> Axes:

@@ -8,6 +8,8 @@ from typing import Any
 import redis
 from redis.exceptions import ResponseError
 
+from dtq.config import Settings
+from dtq.connection import connect
 from dtq.errors import NoServerError
 
 STREAMS = ("MONITOR", "SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE")
@@ -20,14 +22,15 @@ class RedisPrompt:
         url: the server, as `redis://host:port/0`.
         readable: whether replies are numbered and marked with their type, as in a terminal; otherwise they
             come bare, one item a line, for other programs.
+        settings: the Sentinels, or the Cluster, if any.
     """
 
-    def __init__(self, url: str, readable: bool = True) -> None:
+    def __init__(self, url: str, readable: bool = True, settings: Settings | None = None) -> None:
         self._show = readable_reply if readable else bare_reply
         # RESP2 has the few types that redis-cli shows, and a person may look at a stream for hours.
-        pool: Any = redis.ConnectionPool.from_url(url, protocol=2, socket_timeout=None)
+        client = connect(url, settings or Settings(), retries=0, protocol=2, socket_timeout=None)
         try:
-            self._connection: Any = pool.get_connection()
+            self._connection: Any = client.connection_pool.get_connection()
         except redis.RedisError as error:
             raise NoServerError(f"Redis does not answer: {error}") from None
         where = dict(self._connection.repr_pieces())

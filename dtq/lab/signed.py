@@ -5,6 +5,5 @@ Only task types that are registered by then sign: of several `--tasks`, this one
 
 from dtq.config import load
 from dtq.lab.executions import sign_all
-from dtq.redis_server import locate
 
-sign_all(locate(load()))
+sign_all(load())

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dtq.broker import Broker
 from dtq.lab import record
 from dtq.lab.audits import audit
-from dtq.lab.executions import signing
+from dtq.lab.executions import signing, told
 from dtq.task import Status
 from dtq.tasks import Context
 from tests.broker import steps
@@ -83,6 +83,17 @@ def test_executions_are_counted_by_the_handlers_themselves(broker: Broker) -> No
     steps.run(broker, task_id)
 
     assert audit([task_id], broker).executed_again == {task_id: 2}
+
+
+def test_the_logs_of_workers_tell_of_executions_that_redis_forgot(broker: Broker) -> None:
+    first, again = steps.submit(broker), steps.submit(broker)
+    steps.run(broker, first)
+    steps.run(broker, again)
+    line = "12:00:00.000 worker-1 INFO task {} (noop) {}"
+    logs = [line.format(first, "claimed, attempt 1"), line.format(again, "claimed, attempt 1")]
+    logs += [line.format(again, "claimed, attempt 2") + "\n" + line.format(again, "completed in 0.00 s")]
+
+    assert audit([first, again], broker, told(logs)).executed == {first: 1, again: 2}
 
 
 def test_attempts_count_where_no_handler_signs(broker: Broker) -> None:

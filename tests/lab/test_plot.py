@@ -36,6 +36,13 @@ SAMPLES = pd.DataFrame(
         "dead_letter": [0, None, 0, 1],
     }
 )
+TRIES = pd.DataFrame(
+    {
+        "sent_at": [at(0), at(0.1), at(0.9), at(2)],
+        "answered_at": [at(0.05), at(0.15), at(0.95), at(2.05)],
+        "outcome": ["acknowledged", "refused", "refused", "acknowledged"],
+    }
+)
 CHARTS: dict[str, tuple[Callable[..., Figure], pd.DataFrame]] = {
     "timeline": (plot.timeline, ATTEMPTS),
     "throughput": (plot.throughput, ATTEMPTS),
@@ -43,6 +50,7 @@ CHARTS: dict[str, tuple[Callable[..., Figure], pd.DataFrame]] = {
     "share": (plot.share, ATTEMPTS),
     "order": (plot.order, ATTEMPTS),
     "depth": (plot.depth, SAMPLES),
+    "submissions": (plot.submissions, TRIES),
 }
 each_chart = pytest.mark.parametrize(("draw", "frame"), list(CHARTS.values()), ids=list(CHARTS))
 
@@ -127,6 +135,17 @@ def test_names_of_events_that_are_close_stand_above_each_other() -> None:
     figure = plot.throughput(ATTEMPTS, events={"worker-2 killed": 1.0, "worker-1 killed": 1.1, "late": 5})
     heights = [text.xyann[1] for text in figure.axes[0].texts]
     assert heights[0] == heights[2] < heights[1]
+
+
+def test_submissions_counts_every_answer_once_and_stacks_them() -> None:
+    [axes] = plot.submissions(TRIES, events={"killed": 3}, step=1).axes
+    assert [(bar.get_y(), bar.get_height(), bool(bar.get_hatch())) for bar in bars(axes)] == [
+        *((0, height, False) for height in (1, 0, 1, 0)),
+        *((low, height, True) for low, height in ((1, 2), (0, 0), (1, 0), (0, 0))),
+    ]
+    assert {"acknowledged", "refused", "killed"} == set(texts(axes.figure))
+    assert axes.get_ylabel() == "answers in 1000 ms"
+    assert axes.get_xlim()[1] > 3
 
 
 def test_throughput_counts_every_completed_task_once() -> None:

@@ -10,6 +10,7 @@ from dtq.lab.exercises import checks_of
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+TABLE = re.compile(r"^\|.*$", re.MULTILINE)
 
 
 class Cell:
@@ -25,8 +26,9 @@ class Cell:
 
     @property
     def words(self) -> int:
-        """Words of prose; what stands in a fence is not."""
-        return len(FENCED.sub("", self.text).split()) if self.kind == "markdown" else 0
+        """Words of prose; what stands in a fence or in a table is not."""
+        prose = TABLE.sub("", FENCED.sub("", self.text))
+        return len(prose.split()) if self.kind == "markdown" else 0
 
 
 class Notebook:

@@ -1,0 +1,373 @@
+#!/usr/bin/env python
+"""How far does one Redis carry? Measures it on this machine, in some minutes:
+
+    python scripts/benchmarks/how_far.py [--quick] [--json FILE]
+
+Starts a Redis server, gateways and workers of its own. Tasks per second depend on how many cores there are.
+What does not is the time that Redis computes for each task: it does so in one thread, so a second divided by
+that time is about what one Redis carries, with as many gateways and workers as you like on other machines.
+"""
+
+import http.client
+import json
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple, Self
+from urllib.parse import urlsplit
+
+import click
+import msgspec
+import psutil
+
+from dtq.broker import MAINTENANCE_INTERVAL, Broker
+from dtq.config import Settings
+from dtq.lab.supervisor import Supervisor
+from dtq.presence import Presence
+from dtq.redis_server import RedisServer
+from dtq.report import Completed
+from dtq.task import NewTask
+from dtq.worker import IDLE_WAIT
+
+NOOP = {"type": "noop", "data": None}  # does nothing: what is measured is the queue alone
+BATCH = 100  # tasks in one request
+CLIENTS = 6  # threads that submit; one, two and three gateways can share them evenly
+Figures = dict[str, tuple[float, str]]  # what -> how much, and its unit
+
+
+class Sizes(NamedTuple):
+    """How much of everything, in each run."""
+
+    tasks: int  # that workers find in the queue
+    single: int  # requests with one task
+    batches: int  # requests with many
+    calls: int  # of each kind that an idle worker sends
+    workers: Sequence[int]
+    gateways: Sequence[int]
+
+
+FULL = Sizes(tasks=20_000, single=3_000, batches=300, calls=5_000, workers=(1, 2, 4), gateways=(1, 2, 3))
+QUICK = Sizes(tasks=2_000, single=300, batches=60, calls=500, workers=(1, 2), gateways=(1, 2))
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--quick", is_flag=True, help="A short run: shows that it works; its figures are rough.")
+@click.option(
+    "--runs", type=click.IntRange(min=1), help="Take the median of so many.  [default: 3; 1 if quick]"
+)
+@click.option("--json", "file", type=click.Path(path_type=Path), help="Write the figures into this file too.")
+def main(quick: bool, runs: int | None, file: Path | None) -> None:
+    """Measure how far one Redis carries."""
+    runs = runs or (1 if quick else 3)
+    about = machine()
+    measured = [measure(QUICK if quick else FULL) for _ in range(runs)]
+    figures = {
+        name: (median(run[name][0] for run in measured), unit) for name, (_, unit) in measured[0].items()
+    }
+    concluded = conclude({name: value for name, (value, _) in figures.items()})
+    click.echo("\n".join([about, f"Median of {runs} runs." if runs > 1 else "One run.", "", *table(figures)]))
+    click.echo("\nSo this is about what one Redis carries, with a core like this to itself:")
+    click.echo("\n".join(table(concluded)))
+    if file:
+        rows = [{"what": name, "value": v, "unit": u} for name, (v, u) in (figures | concluded).items()]
+        file.write_text(json.dumps({"machine": about, "runs": runs, "figures": rows}, indent=1) + "\n")
+
+
+def machine() -> str:
+    """What was measured, and how busy it was before."""
+    with System() as system:
+        info = system.redis.info("server")
+    name = info.get("server_name", "redis")
+    version = info.get(f"{name}_version", info["redis_version"])
+    python = f"Python {platform.python_version()}"
+    where = f"{os.cpu_count()} cores ({platform.machine()}, {platform.system()})"
+    return f"{where}, {python}, {name} {version}, load before: {os.getloadavg()[0]:.1f}"
+
+
+def measure(sizes: Sizes) -> Figures:
+    """One run of everything. Each part has a fresh server."""
+    figures: Figures = {}
+    with System() as system:
+        for number in sizes.workers:
+            figures |= throughput(system, number, sizes.tasks)
+    with System(DTQ_PREFETCH_MAX="1") as system:
+        figures |= one_by_one(system, sizes.tasks // 4)
+    with System() as system:
+        for number in sizes.gateways:
+            figures |= submissions(system, number, "one by one", sizes.single, 1)
+            figures |= submissions(system, number, f"by {BATCH}", sizes.batches, BATCH)
+    with System() as system:
+        figures |= without_pause(system, "in batches", sizes.tasks, 64)
+        figures |= without_pause(system, "one by one", sizes.tasks // 4, 1)
+        figures |= idle_worker(system, sizes.calls)
+        figures |= memory(system, sizes.tasks)
+    return figures
+
+
+class System:
+    """A Redis server, to which gateways and workers can be added. They are as in production: those of
+    `LocalCluster` also keep a ledger of executions, which has its price.
+
+    Args:
+        environment: settings of all gateways and workers.
+    """
+
+    def __init__(self, **environment: str) -> None:
+        self.workers: dict[str, int] = {}  # name -> process id
+        self.gateways: list[Any] = []  # address and process id of each
+        self._supervisor = Supervisor()
+        self._folder = self._supervisor.directory
+        server = RedisServer(self._folder / "redis", processes=self._supervisor).start()
+        self._environment = {"REDIS_URL": server.url} | environment
+        self.broker = Broker(server.url, Settings(_env_file=None))
+        self.redis: Any = self.broker.redis
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.broker.close()
+        self._supervisor.close()
+
+    def need(self, workers: int = 0, gateways: int = 0) -> None:
+        """Starts what is missing to so many; returns when they are at work."""
+        while len(self.workers) < workers:
+            name = f"worker-{len(self.workers) + 1}"
+            self.workers[name] = self._start(name, "worker", "--name", name)
+            self._until(name, lambda: self.waiting() == len(self.workers))
+        while len(self.gateways) < gateways:
+            name = f"gateway-{len(self.gateways) + 1}"
+            pid, note = self._start(name, "gateway", "--port", "0"), self._folder / name / "gateway.json"
+            self._until(name, note.exists)
+            self.gateways.append({"pid": pid, "url": json.loads(note.read_text())["url"]})
+
+    def waiting(self) -> int:
+        """How many workers wait for tasks; to begin that is the last thing that they do at their start."""
+        return [peer["cmd"] for peer in self.redis.client_list()].count("bzpopmin")
+
+    def signal(self, number: int) -> None:
+        """Sends a signal to all workers."""
+        for name in self.workers:
+            self._supervisor.signal(name, number)
+
+    def cpu(self) -> float:
+        """Seconds that the server's main thread has computed. Others write to the disk and free memory."""
+        info = self.redis.info("cpu")
+        names = ("used_cpu_user", "used_cpu_sys")
+        return float(sum(info.get(f"{name}_main_thread", info[name]) for name in names))
+
+    def memory(self) -> int:
+        """Bytes that the server uses."""
+        return int(self.redis.info("memory")["used_memory"])
+
+    def fill(self, tasks: int, size: int = BATCH) -> None:
+        """Submits without a gateway."""
+        for start in range(0, tasks, size):
+            number = min(size, tasks - start)
+            self.broker.submit([NewTask(type="noop", data=msgspec.Raw(b"null")) for _ in range(number)])
+
+    def _start(self, name: str, *command: str) -> int:
+        environment = self._environment | {"DTQ_HOME": str(self._folder / name)}
+        whole = [sys.executable, "-m", "dtq", *command]
+        return self._supervisor.start(name, whole, environment, self._folder / f"{name}.log")
+
+    def _until(self, name: str, seen: Callable[[], bool]) -> None:
+        while not seen():
+            if self._supervisor.exit_code(name) is not None:
+                raise click.ClickException((self._folder / f"{name}.log").read_text())
+            time.sleep(0.01)
+
+
+# ---------------------------------------------------------------- what is measured
+
+
+def throughput(system: System, workers: int, tasks: int) -> Figures:
+    """So many workers find a full queue."""
+    system.need(workers=workers)
+    seconds, redis, computed = drain(system, tasks)
+    name = f"{workers} worker{'s' * (workers > 1)}, queue filled beforehand"
+    return {
+        name: (tasks / seconds, "tasks/s"),
+        f"{name}: Redis is busy": (100 * redis / seconds, "%"),
+        "a worker computes, in batches": (1e6 * computed / tasks, "µs/task"),
+        "Redis computes: claims and results in batches": (1e6 * redis / tasks, "µs/task"),
+    }
+
+
+def one_by_one(system: System, tasks: int) -> Figures:
+    """The same as if tasks took longer than 50 ms: dtq's workers claim those singly."""
+    system.need(workers=2)
+    _, redis, computed = drain(system, tasks)
+    return {
+        "a worker computes, one by one": (1e6 * computed / tasks, "µs/task"),
+        "Redis computes: claims and results one by one": (1e6 * redis / tasks, "µs/task"),
+    }
+
+
+def drain(system: System, tasks: int) -> tuple[float, float, float]:
+    """Fills the queue while the workers stand still, and lets them empty it, all at once.
+
+    Returns:
+        Seconds by the clock, seconds that Redis computed, and that the workers did.
+    """
+    system.signal(signal.SIGSTOP)
+    system.redis.flushdb()
+    system.fill(tasks)
+    pids = list(system.workers.values())
+    redis, computed, began = system.cpu(), cpu(pids), time.perf_counter()
+    system.signal(signal.SIGCONT)
+    await_completed(system, tasks)
+    return time.perf_counter() - began, system.cpu() - redis, cpu(pids) - computed
+
+
+def submissions(system: System, gateways: int, how: str, requests: int, size: int) -> Figures:
+    """Clients submit over HTTP to so many gateways."""
+    system.need(gateways=gateways)
+    system.redis.flushdb()
+    chosen, tasks = system.gateways[:gateways], requests * size
+    pids = [gateway["pid"] for gateway in chosen]
+    urls = [chosen[client % gateways]["url"] for client in range(CLIENTS)]
+    path = "/tasks" if size == 1 else "/tasks/batch"
+    body = json.dumps(NOOP if size == 1 else {"tasks": [NOOP] * size}).encode()
+    redis, computed, began = system.cpu(), cpu(pids), time.perf_counter()
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        list(pool.map(lambda url: post(url, path, body, requests // CLIENTS), urls))
+    seconds = time.perf_counter() - began
+    return {
+        f"{gateways} gateway{'s' * (gateways > 1)}, tasks submitted {how}": (tasks / seconds, "tasks/s"),
+        f"a gateway computes, tasks submitted {how}": (1e6 * (cpu(pids) - computed) / tasks, "µs/task"),
+        f"Redis computes: tasks submitted {how}": (1e6 * (system.cpu() - redis) / tasks, "µs/task"),
+    }
+
+
+def without_pause(system: System, how: str, tasks: int, size: int) -> Figures:
+    """The calls that tasks need from their submission to their result, sent one after another from here.
+
+    A server with pauses in between is woken for each, which costs it as much again; at its limit it is not.
+    """
+    reports, before = list[Completed](), system.cpu()
+    system.fill(tasks, size)
+    while system.broker.counts()["pending"] or reports:
+        claimed = system.broker.report_and_claim("nobody", reports, size)[1]
+        reports = [Completed(task.id, task.attempts, 0.0, 0.0, b"null") for task in claimed]
+    cost = 1e6 * (system.cpu() - before) / tasks
+    system.redis.flushdb()
+    return {f"Redis computes without pause: all for a task, {how}": (cost, "µs/task")}
+
+
+def idle_worker(system: System, calls: int) -> Figures:
+    """What a worker costs that only shows signs of life. Its calls are sent without pause, as above."""
+    broker = system.broker
+    presence = Presence(
+        id="nobody", status="idle", current_task=None, tasks_processed=0, host="nowhere", pid=os.getpid()
+    )
+    rates: dict[Callable[[], object], float] = {  # calls per second
+        broker.maintain: 1 / MAINTENANCE_INTERVAL,
+        lambda: broker.heartbeat(presence): 1 / broker.settings.heartbeat,
+        lambda: broker.report_and_claim("nobody", [], 1): 1 / IDLE_WAIT,
+        lambda: system.redis.zpopmin(broker.keys.wake): 1 / IDLE_WAIT,  # what it does when its wait begins
+    }
+    cost = 0.0
+    for call, rate in rates.items():
+        before = system.cpu()
+        for _ in range(calls):
+            call()
+        cost += rate * (system.cpu() - before) / calls
+    others = len(system.redis.client_list())
+    system.need(workers=1)
+    return {
+        "an idle worker asks Redis": (sum(rates.values()), "calls/s"),
+        "Redis computes without pause: for an idle worker": (1e6 * cost, "µs/s"),
+        "a worker holds": (len(system.redis.client_list()) - others, "connections"),
+        "Redis accepts by default": (system.redis.info("clients")["maxclients"], "connections"),
+    }
+
+
+def memory(system: System, tasks: int) -> Figures:
+    """What a task without payload and result takes while it waits, and once it is done."""
+    system.need(workers=1)
+    system.signal(signal.SIGSTOP)
+    system.redis.flushdb()
+    empty = system.memory()
+    system.fill(tasks)
+    full = system.memory()
+    system.signal(signal.SIGCONT)
+    await_completed(system, tasks)
+    return {
+        "Redis keeps a pending task without payload": ((full - empty) / tasks, "bytes"),
+        "Redis keeps a finished task without result": ((system.memory() - empty) / tasks, "bytes"),
+    }
+
+
+def conclude(figure: dict[str, float]) -> Figures:
+    """What follows for a whole core of Redis, for its connections, and for a GB of memory."""
+    idle = figure["Redis computes without pause: for an idle worker"]
+    single = figure["Redis computes: claims and results one by one"]
+    single += figure["Redis computes: tasks submitted one by one"]
+    batches = figure["Redis computes: claims and results in batches"]
+    batches += figure[f"Redis computes: tasks submitted by {BATCH}"]
+    found: Figures = {}
+    for what, cost, how in (
+        ("very short tasks, in batches", batches, "in batches"),
+        ("longer tasks, one by one", single, "one by one"),
+    ):
+        best = figure[f"Redis computes without pause: all for a task, {how}"]
+        found[f"{what}: as measured with these workers"] = (1e6 / cost, "tasks/s")
+        found[f"{what}: without pause"] = (1e6 / best, "tasks/s")
+    for seconds in (0.1, 1, 10):
+        busy = 1e6 / (single / seconds + idle)
+        found[f"its CPU keeps busy, with tasks of {seconds:g} s"] = (busy, "workers")
+    finished = 1e9 / figure["Redis keeps a finished task without result"]
+    connections = figure["Redis accepts by default"] / figure["a worker holds"]
+    found |= {
+        "its connections suffice for": (connections, "workers"),
+        "1 GB holds, not yet done": (1e9 / figure["Redis keeps a pending task without payload"], "tasks"),
+        "1 GB holds, done": (finished, "tasks"),
+        "1 GB suffices, with results kept for an hour, for": (finished / 3600, "tasks/s"),
+    }
+    for how in ("one by one", f"by {BATCH}"):
+        cost = figure[f"a gateway computes, tasks submitted {how}"]
+        found[f"a core of gateways submits, {how}"] = (1e6 / cost, "tasks/s")
+    return found
+
+
+# ---------------------------------------------------------------- how
+
+
+def cpu(pids: Sequence[int]) -> float:
+    """Seconds that these processes have computed together."""
+    return float(sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in pids))
+
+
+def await_completed(system: System, tasks: int) -> None:
+    """Looks seldom enough not to be a part of what is measured."""
+    while system.broker.counts()["completed"] < tasks:
+        time.sleep(0.02)
+
+
+def post(url: str, path: str, body: bytes, times: int) -> None:
+    """Sends the same request again and again, with as little computing of its own as can be."""
+    with closing(http.client.HTTPConnection(urlsplit(url).netloc)) as connection:
+        for _ in range(times):
+            connection.request("POST", path, body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            said = answer.read().decode()
+            if answer.status != 201:
+                raise click.ClickException(f"The gateway refused a task: {said}")
+
+
+def table(figures: Figures) -> list[str]:
+    """A line for each figure: what, how much, unit."""
+    wide = max(map(len, figures))
+    return [f"  {name:<{wide}}  {v:>9,.{int(v < 100)}f} {unit}" for name, (v, unit) in figures.items()]
+
+
+if __name__ == "__main__":
+    main()
