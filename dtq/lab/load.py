@@ -15,6 +15,7 @@ import pandas as pd
 import requests
 from requests.adapters import HTTPAdapter
 
+from dtq.lab.background import repeated
 from dtq.lab.patience import PATIENCE, until
 
 ACKNOWLEDGED, REFUSED, NO_ANSWER = "acknowledged", "refused", "no answer"
@@ -86,7 +87,7 @@ class Load:
 
     def _try(self, number: int, key: str) -> float:
         """Submits once. Returns the seconds until the next try, 0 where none is needed."""
-        sent_at, outcome, task_id, pause = time.time(), NO_ANSWER, None, AGAIN
+        sent_at, task_id, pause = time.time(), None, AGAIN
         headers = {"Idempotency-Key": key}
         try:
             answer = self._session.post(self._url, json=self._task, headers=headers, timeout=PATIENCE)
@@ -95,7 +96,7 @@ class Load:
             else:
                 outcome, pause = REFUSED, float(answer.headers.get("Retry-After", AGAIN))
         except requests.RequestException:
-            pass  # nobody knows what became of it, so it is sent again
+            outcome = NO_ANSWER  # nobody knows what became of it, so it is sent again
         self._rows.append((number, sent_at, time.time(), outcome, task_id))
         return pause
 
@@ -113,17 +114,9 @@ def steady_load(cluster: Any, type: str, data: Any = None, every: float = 0.05) 
         type, data: of each task.
         every: seconds between two clients.
     """
-    load, ended = Load(cluster.url, {"type": type, "data": data}), threading.Event()
-
-    def keep_coming() -> None:
-        while not ended.wait(every):
-            load.add_client()
-
-    thread = threading.Thread(target=keep_coming, name="load", daemon=True)
-    thread.start()
+    load = Load(cluster.url, {"type": type, "data": data})
     try:
-        yield load
+        with repeated(load.add_client, every, "load"):
+            yield load
     finally:
-        ended.set()
-        thread.join()
         load.close()

@@ -1,7 +1,6 @@
 """The queue's depth over time, measured beside an experiment."""
 
 import copy
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from dtq.lab.background import repeated
 from dtq.outage import PASSING
 
 COUNTED = ("pending", "pending_high", "processing", "delayed", "waiting", "dead_letter", "completed")
@@ -57,18 +57,10 @@ def sample(queue: Any, interval: float = 0.1) -> Iterator[Samples]:
         queue: a `LocalCluster` or a `Broker`.
         interval: seconds between two measurements.
     """
-    samples, ended = Samples(getattr(queue, "broker", queue)), threading.Event()
-
-    def keep_measuring() -> None:
-        while not ended.wait(interval):
-            samples.take()
-
+    samples = Samples(getattr(queue, "broker", queue))
     samples.take()
-    thread = threading.Thread(target=keep_measuring, name="sample", daemon=True)
-    thread.start()
     try:
-        yield samples
+        with repeated(samples.take, interval, "sample"):
+            yield samples
     finally:
-        ended.set()
-        thread.join()
         samples.take()
