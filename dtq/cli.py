@@ -2,7 +2,6 @@
 
 import json
 import secrets
-import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtq import logs, tasks, tracing
-from dtq.errors import ConfigError, DtqError
+from dtq.errors import DtqError
 
 if TYPE_CHECKING:
     from dtq.access import ApiKey, ApiKeys
@@ -93,26 +92,24 @@ def worker(processes: int, modules: tuple[str, ...], name: str | None) -> None:
 @modules
 def up(workers: int, port: int | None, modules: tuple[str, ...]) -> None:
     """Run everything until Ctrl-C: Redis, the gateway, workers."""
-    from dtq.broker import Broker
-    from dtq.gateway.server import check_keys, connect
+    from dtq.gateway.server import check_keys, connect, listen
     from dtq.processes import keep
     from dtq.redis_server import free_port, serve
 
     _load(modules)  # to hear of mistakes here, and not from each worker again and again
     settings = _settings()
     port = (settings.port if port is None else port) or free_port()
-    _check_free(settings.host, port)
+    listen(settings.host, port).close()  # a gateway that cannot would be started again and again
     names = [f"worker-{n}" for n in range(1, workers + 1)]
     commands = {"gateway": _dtq("gateway", "--port", str(port))}
     commands |= {name: _worker_command(name, modules) for name in names}
-    with serve(settings) as url:
-        with closing(connect(url, settings)) as broker:  # here: a gateway would be started again and again
-            check_keys(settings, broker)
+    with serve(settings) as url, closing(connect(url, settings)) as broker:
+        check_keys(settings, broker)  # for the same reason
         click.echo(f"Redis    {logs.redact(url)}")
         click.echo(f"Gateway  http://{settings.host}:{port} (a page to watch: /dashboard)")
         click.echo(f"Workers  {', '.join(names) or 'none'}")
         click.echo("Ctrl-C ends them all.")
-        keep(commands, {"REDIS_URL": url}, _at_work(Broker(url, settings), names))
+        keep(commands, {"REDIS_URL": url}, _at_work(broker, names))
 
 
 @main.command()
@@ -302,13 +299,3 @@ def _at_work(broker: "Broker", names: Iterable[str]) -> dict[str, Callable[[int]
             return False
 
     return {name: partial(registered, name) for name in names}
-
-
-def _check_free(host: str, port: int) -> None:
-    """A gateway that cannot listen would be started again and again."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        socket.create_server((host, port), family=family).close()
-    except OSError as error:
-        sentence = f"The gateway cannot listen on {host}, port {port} ({error.strerror})"
-        raise ConfigError(f"{sentence}: choose another with --port.") from None

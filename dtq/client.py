@@ -24,7 +24,7 @@ from tqdm import tqdm
 from urllib3.util import Retry
 
 from dtq import tracing
-from dtq.config import load
+from dtq.config import Settings, load
 from dtq.errors import ApiError, ConfigError, DtqError, NoGatewayError, WaitTimeout
 from dtq.figures import Stats
 from dtq.presence import Presence
@@ -55,7 +55,7 @@ class Client:
     """
 
     def __init__(self, url: str | None = None, api_key: str | None = None) -> None:
-        self.url = (url or _locate()).rstrip("/")
+        self.url = (url or gateway_url(load())).rstrip("/")
         if not self.url.startswith(("http://", "https://")):
             raise ConfigError(f"{url!r} is no gateway's address: it must start with http:// or https://.")
         tracing.start("client")
@@ -206,9 +206,8 @@ def _authorization(api_key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
 
-def _locate() -> str:
+def gateway_url(settings: Settings) -> str:
     """Where the gateway of this folder listens, if its process lives; else the usual address."""
-    settings = load()
     try:
         record = json.loads((settings.home / "gateway.json").read_bytes())
         os.kill(record["pid"], 0)

@@ -1,11 +1,10 @@
 """Checks of the queue: does somebody work, and is each task where it should be?"""
 
-import json
 import time
 from itertools import islice
 from typing import Any
 
-from dtq.client import Client
+from dtq.client import Client, gateway_url
 from dtq.doctor.finding import Finding, fail, ok, some, unknown, warn
 from dtq.doctor.patient import Check, Patient
 from dtq.errors import ApiError, NoGatewayError
@@ -124,10 +123,8 @@ def dead_letter(patient: Patient) -> Finding:
 
 
 def gateway(patient: Patient) -> Finding:
-    """Whether the HTTP side answers, and whom. It is that of this folder, else the usual address."""
-    note = patient.settings.home / "gateway.json"
-    url = json.loads(note.read_bytes())["url"] if note.exists() else None
-    with Client(url, api_key="") as client:
+    """Whether the HTTP side answers, and whom."""
+    with Client(gateway_url(patient.settings), api_key="") as client:
         try:
             seen = f"{client.url} is {client.health()['status']}"
             client.list(limit=1)

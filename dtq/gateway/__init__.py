@@ -18,13 +18,14 @@ def create_app(broker: Broker, *, keys_required: bool = False) -> Flask:
         keys_required: whether only those with an API key are answered, also where DTQ_AUTH=auto.
     """
     app, gateway = Flask("dtq.gateway", static_folder=None), Gateway(broker)
-    auth = Auth(broker, {call.endpoint: call.scope for call in CALLS} | {"login": None}, keys_required)
+    required = keys_required or broker.settings.auth == "required"
+    auth = Auth(broker, {call.endpoint: call.scope for call in CALLS} | {"login": None}, required)
     app.config["MAX_CONTENT_LENGTH"] = models.BODY_LIMIT
     app.before_request(request_log.begin)
     app.after_request(request_log.tell)
     app.before_request(errors.refuse_other_sites)
     app.before_request(auth.identify)
-    limits.install(app, broker, keys_required or broker.settings.auth == "required")
+    limits.install(app, broker, required)
     app.before_request(auth.enforce)
     app.register_error_handler(Exception, errors.answer_error)
     for call in CALLS:

@@ -28,8 +28,7 @@ class Auth:
 
     def __init__(self, broker: Broker, scopes: Mapping[str, Scope | None], required: bool) -> None:
         self._keys, self._sessions, self._scopes = ApiKeys(broker), Sessions(broker), scopes
-        self._off = broker.settings.auth == "off"
-        self._required = required or broker.settings.auth == "required"
+        self._off, self._required = broker.settings.auth == "off", required
 
     def identify(self) -> None:
         """Sets `g.key`. A session that is over counts as none: the browser did not choose to show it."""

@@ -36,7 +36,7 @@ def serve(settings: Settings) -> None:
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a busy moment is no news
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
-    listener = _listen(settings.host, settings.port)  # first: a taken port leaves nothing behind
+    listener = listen(settings.host, settings.port)  # first: a taken port leaves nothing behind
     with listener, redis_server.serve(settings) as url, closing(connect(url, settings)) as broker:
         check_keys(settings, broker)
         app = create_app(broker, keys_required=keys_required(settings, broker))
@@ -96,7 +96,8 @@ def _is_loopback(host: str) -> bool:
     return all(ipaddress.ip_address(str(address[0])).is_loopback for *_, address in found)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket at this address. ConfigError: it is taken, or not this machine's."""
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
