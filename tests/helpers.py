@@ -8,7 +8,9 @@ from typing import Any
 
 import msgspec
 
-from dtq.task import NewTask
+from dtq.broker import Broker
+from dtq.processes import Processes
+from dtq.task import NewTask, Status, Stored
 
 
 def wait_until(predicate: Callable[[], Any], timeout: float = 30.0, what: str = "") -> Any:
@@ -23,6 +25,25 @@ def wait_until(predicate: Callable[[], Any], timeout: float = 30.0, what: str = 
 def new_task(type: str = "noop", data: Any = None, **options: Any) -> NewTask:
     """A task to submit, its payload given as a Python value."""
     return NewTask(type=type, data=msgspec.Raw(msgspec.json.encode(data)), **options)
+
+
+def ended(broker: Broker, task_id: str) -> Stored:
+    """Waits until the task is completed, or has failed for good."""
+
+    def look() -> Stored | None:
+        task = broker.get(task_id)
+        return task if task and task.status in (Status.COMPLETED, Status.FAILED) else None
+
+    task: Stored = wait_until(look, what=f"{task_id} has ended")
+    return task
+
+
+def exit_code(processes: Processes, name: str, timeout: float = 30.0) -> int:
+    """Waits for the end of a process."""
+    wait_until(lambda: processes.exit_code(name) is not None, timeout, f"{name} ends")
+    code = processes.exit_code(name)
+    assert code is not None
+    return code
 
 
 def alive(pid: int) -> bool:

@@ -21,8 +21,7 @@ from dtq.broker import Broker
 from dtq.config import Settings
 from dtq.processes import Processes
 from dtq.redis_server import RedisServer
-from dtq.task import Status, Stored
-from tests.helpers import new_task, wait_until
+from tests.helpers import ended, exit_code, new_task, wait_until
 
 PASSWORD, PAYLOAD = "pass-of-redis-4711", "payload-of-ann-4711"
 OWN_KEY = "dtq_0a1b2c3d_own-key-secret-own-key-secret-12"
@@ -109,13 +108,6 @@ class Started:
         """All that it has written, each line an object."""
         return [json.loads(line) for line in self.text(name).splitlines()]
 
-    def ended(self, name: str) -> int:
-        """Waits for its end; returns its exit code."""
-        wait_until(lambda: self.processes.exit_code(name) is not None, what=f"{name} ends")
-        code = self.processes.exit_code(name)
-        assert code is not None
-        return code
-
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:
@@ -156,15 +148,6 @@ def check(text: str) -> None:
     assert [secret for secret in (PASSWORD, PAYLOAD, OWN_KEY[13:], WRONG_KEY[13:]) if secret in text] == []
 
 
-def finished(broker: Broker, task_id: str) -> Stored:
-    def done() -> Stored | None:
-        task = broker.get(task_id)
-        return task if task and task.status in (Status.COMPLETED, Status.FAILED) else None
-
-    task: Stored = wait_until(done, what=f"{task_id} is done")
-    return task
-
-
 # ---------------------------------------------------------------- JSON lines of workers
 
 
@@ -175,9 +158,9 @@ def test_each_line_of_a_worker_says_whose_it_is_and_what_it_is_about(started: St
     queue.submit([*traced, *plain])
     started.start_worker("worker-1")
     for task in (*traced, *plain):
-        finished(queue, task.id)
+        ended(queue, task.id)
     started.processes.signal("worker-1", signal.SIGTERM)
-    assert started.ended("worker-1") == 0
+    assert exit_code(started.processes, "worker-1") == 0
 
     check(started.text("worker-1"))
     lines = started.lines("worker-1")
@@ -198,7 +181,7 @@ def test_what_a_handler_and_others_write_during_a_task_is_about_it(started: Star
     task = new_task("tell", PAYLOAD)
     queue.submit([task])
     started.start_worker("worker-1")
-    finished(queue, task.id)
+    ended(queue, task.id)
 
     check(started.text("worker-1"))
     lines = started.lines("worker-1")
@@ -228,8 +211,8 @@ def test_a_handler_s_own_words_stay_in_the_task(started: Started, queue: Broker)
     task, hopeless = new_task("quote", PAYLOAD), new_task("quote for good", PAYLOAD)
     queue.submit([task, hopeless])
     started.start_worker("worker-1")
-    assert finished(queue, task.id).error == f"ValueError: cannot use {PAYLOAD}"
-    assert finished(queue, hopeless.id).error == f"never {PAYLOAD}"
+    assert ended(queue, task.id).error == f"ValueError: cannot use {PAYLOAD}"
+    assert ended(queue, hopeless.id).error == f"never {PAYLOAD}"
     sentence = f"task {hopeless.id} failed (PermanentError), to the dead letter"
     wait_until(lambda: sentence in started.text("worker-1"), what="it says so")
 
@@ -248,7 +231,7 @@ def test_a_worker_that_ends_itself_says_where_it_hangs(started: Started, queue: 
     queue.submit([task])
     started.start_worker("worker-1", patch="import dtq.worker; dtq.worker.LAST_WORDS = 0.2")
 
-    assert started.ended("worker-1") == 70
+    assert exit_code(started.processes, "worker-1") == 70
     check(started.text("worker-1"))
     last = started.lines("worker-1")[-1]
     assert (last["level"], last["task_id"], last["attempt"]) == ("ERROR", task.id, 1)
@@ -259,7 +242,7 @@ def test_an_error_that_ends_a_process_is_a_line_too(started: Started) -> None:
     (started.folder / "types.py").write_text(f"raise RuntimeError('{PAYLOAD[::-1]}'[::-1])")
     started.start_worker("worker-1")
 
-    assert started.ended("worker-1") == 1
+    assert exit_code(started.processes, "worker-1") == 1
     check(started.text("worker-1"))
     (last,) = started.lines("worker-1")[-1:]
     assert (last["level"], last["worker_id"], last["error"]) == ("CRITICAL", "worker-1", "RuntimeError")
@@ -290,10 +273,8 @@ def gateway(started: Started) -> str:
     return str(json.loads(note.read_text())["url"])
 
 
-def test_a_gateway_tells_of_what_was_changed_and_what_failed(
-    started: Started, gateway: str, queue: Broker
-) -> None:
-    _, own_key = ApiKeys(queue).create("ann", Scope.ADMIN)
+def use(gateway: str, queue: Broker, own_key: str) -> str:
+    """Requests that change something or fail, and one that does neither. Returns the id of the first task."""
     traced = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
     task = {"type": "noop", "data": PAYLOAD}
     with requests.Session() as session:
@@ -312,6 +293,14 @@ def test_a_gateway_tells_of_what_was_changed_and_what_failed(
         ask("DELETE", f"/tasks/{task_id}")
         queue.redis.set("tasks:dead_letter", PAYLOAD)  # where a list belongs
         ask("GET", "/dead-letter")
+    return str(task_id)
+
+
+def test_a_gateway_tells_of_what_was_changed_and_what_failed(
+    started: Started, gateway: str, queue: Broker
+) -> None:
+    _, own_key = ApiKeys(queue).create("ann", Scope.ADMIN)
+    task_id = use(gateway, queue, own_key)
     wait_until(lambda: '"status": 500' in started.text("gateway"), what="it tells of the last one")
 
     check(started.text("gateway"))

@@ -14,7 +14,7 @@ from dtq.broker import Broker
 from dtq.processes import Processes
 from dtq.redis_server import RedisServer
 from dtq.worker import Worker
-from tests.helpers import wait_until
+from tests.helpers import exit_code, wait_until
 
 TYPES = '''
 import time
@@ -66,10 +66,7 @@ class Started:
 
     def exit_code(self, timeout: float = 10.0) -> int:
         """Waits for its end."""
-        wait_until(lambda: self._processes.exit_code(self.name) is not None, timeout, f"{self.name} ends")
-        code = self._processes.exit_code(self.name)
-        assert code is not None
-        return code
+        return exit_code(self._processes, self.name, timeout)
 
     def is_registered(self) -> bool:
         return shows(self._broker, id=self.name)

@@ -8,22 +8,11 @@ from typing import Any
 import msgspec
 
 from dtq.broker import Broker
-from dtq.task import Status, Stored
-from tests.helpers import new_task, wait_until
+from dtq.task import Status
+from tests.helpers import ended, new_task, wait_until
 from tests.worker.conftest import Gate, Started, shows
 
 StartWorker = Callable[..., Started]
-
-
-def ended(broker: Broker, task_id: str) -> Stored:
-    """Waits until the task has come to an end."""
-
-    def look() -> Stored | None:
-        task = broker.get(task_id)
-        return task if task and task.status in (Status.COMPLETED, Status.FAILED) else None
-
-    task: Stored = wait_until(look, what=f"{task_id} has ended")
-    return task
 
 
 BUILT_IN: list[tuple[str, Any, Any]] = [
