@@ -37,7 +37,7 @@ from tests.broker.steps import (
 )
 from tests.helpers import new_task, wait_until
 from tests.redis_cluster import owner_of, redis_cluster
-from tests.sentinels import start_sentinels
+from tests.sentinels import start_sentinel
 
 ROOT = Path(__file__).parent.parent
 ACL = ROOT / "deploy" / "redis.acl"
@@ -289,7 +289,7 @@ def test_passwords_of_sentinels_and_of_the_primary(
     tmp_path: Path, processes: Processes, open_broker: Open, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with RedisServer(tmp_path / "redis", options={"requirepass": "secret"}) as primary:
-        where = start_sentinels(processes, tmp_path, primary, 1, password="hush")
+        where = start_sentinel(processes, tmp_path, primary, "hush")
         settings = {"redis_sentinels": f"127.0.0.1:{free_port()},{where}", "sentinel_password": "hush"}
         live(open_broker("redis://:secret@any/0", **settings))
         asked = Settings(_env_file=None, **settings)
@@ -307,7 +307,7 @@ def test_passwords_of_sentinels_and_of_the_primary(
 def test_sentinels_with_tls(
     tmp_path: Path, processes: Processes, secure: RedisServer, open_broker: Open
 ) -> None:
-    where = start_sentinels(processes, tmp_path, secure, 1)
+    where = start_sentinel(processes, tmp_path, secure)
     live(open_broker(secure.url, redis_sentinels=where))
 
 

@@ -21,6 +21,7 @@ from redis.retry import Retry
 from dtq.errors import DtqError
 from dtq.lab.patience import until
 from dtq.lab.supervisor import Supervisor
+from dtq.processes import Processes
 from dtq.redis_server import RedisServer, Runner, find_program
 
 if TYPE_CHECKING:
@@ -74,7 +75,9 @@ class ReplicatedRedis:
 
     down_after = DOWN_AFTER
 
-    def __init__(self, directory: Path, replicas: int, appendfsync: str, processes: Supervisor) -> None:
+    def __init__(
+        self, directory: Path, replicas: int, appendfsync: str, processes: Supervisor | Processes
+    ) -> None:
         names = [f"redis-{n}" for n in range(1, replicas + 2)]
         self._processes = processes
         self._servers = {

@@ -18,12 +18,12 @@ import redis
 
 from dtq.client import Client
 from dtq.errors import DtqError
+from dtq.lab.replicas import ReplicatedRedis
 from dtq.processes import Processes
 from dtq.redis_server import RedisServer, free_port
 from dtq.task import Status
 from tests.helpers import wait_until
 from tests.redis_cluster import bus_port, node, owner_of, redis_cluster
-from tests.sentinels import start_sentinels
 
 WORKERS = [f"worker-{n}" for n in (1, 2, 3)]
 PREFIX = "{failover}:"
@@ -114,31 +114,12 @@ def start(processes: Processes, tmp_path: Path) -> Iterator[Start]:
 # ---------------------------------------------------------------- Sentinels
 
 
-@pytest.fixture
-def primary(tmp_path: Path) -> Iterator[RedisServer]:
-    with RedisServer(tmp_path / "primary") as primary:
-        yield primary
-
-
-@pytest.fixture
-def replicas(tmp_path: Path, primary: RedisServer) -> Iterator[list[RedisServer]]:
-    """Two, which have all that the primary has."""
-    options = {"replicaof": f"127.0.0.1 {primary.port}"}
-    with ExitStack() as stack:
-        replicas = [RedisServer(tmp_path / f"replica-{n}", options=options) for n in (1, 2)]
-        for replica in replicas:
-            client = redis.Redis.from_url(stack.enter_context(replica).url)
-            stack.callback(client.close)
-            wait_until(lambda client=client: client.info("replication")["master_link_status"] == "up")
-        yield replicas
-
-
 def test_nothing_that_a_replica_has_is_lost_when_the_primary_is_killed(
-    tmp_path: Path, processes: Processes, primary: RedisServer, replicas: list[RedisServer], start: Start
+    tmp_path: Path, processes: Processes, start: Start
 ) -> None:
-    sentinels = start_sentinels(processes, tmp_path, primary, 3, len(replicas))
-    service = start(DTQ_REDIS_SENTINELS=sentinels, DTQ_WAIT_REPLICAS="1")
-    os.kill(primary.pid, signal.SIGKILL)
+    servers = ReplicatedRedis(tmp_path, 2, "everysec", processes).start()
+    service = start(DTQ_REDIS_SENTINELS=servers.sentinels, DTQ_WAIT_REPLICAS="1")
+    processes.signal(servers.name, signal.SIGKILL)
     log.info("Sentinels: %.1f s until both gateways acknowledged again", service.resumes())
     assert service.lost() == []
 
