@@ -15,6 +15,7 @@ import redis
 from dtq.task import Status, parse
 
 PATIENCE = 5.0  # seconds
+CHUNK = 2**16  # bytes; the reader moves all that it has not read yet, again and again
 
 
 def results_stored(client: Any, task_key: str) -> Counter[str] | None:
@@ -70,7 +71,9 @@ def _writes(files: list[Path]) -> Iterator[tuple[bytes, bytes, bytes]]:
     """Name, first and second argument of each command that has so many."""
     reader = hiredis.Reader()
     for path in files:
-        reader.feed(path.read_bytes())
-        while (command := reader.gets()) is not False:
-            if len(command) >= 3:
-                yield command[0].upper(), command[1], command[2]
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                reader.feed(chunk)
+                while (command := reader.gets()) is not False:
+                    if len(command) >= 3:
+                        yield command[0].upper(), command[1], command[2]
