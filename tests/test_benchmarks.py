@@ -33,7 +33,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, tupl
         ("Redis keeps a pending task without payload", "bytes"),
         ("Redis keeps a finished task without result", "bytes"),
         ("an idle worker asks Redis", "calls/s"),
-        ("very short tasks, in batches: as measured with these workers", "tasks/s"),
+        ("very short tasks, in batches", "tasks/s"),
         ("its CPU keeps busy, with tasks of 1 s", "workers"),
         ("its connections suffice for", "workers"),
     ],
