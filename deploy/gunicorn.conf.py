@@ -10,9 +10,9 @@ import sys
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
-from dtq import logs
 from dtq.errors import ConfigError
 from dtq.gateway import wsgi
+from dtq.observe import logs
 
 try:
     settings = wsgi.load()

@@ -16,8 +16,8 @@ def gateway() -> bool:
 
 def worker() -> bool:
     """Redis heard it within the last three beats; else its key has expired."""
-    from dtq.broker import Broker
     from dtq.config import load
+    from dtq.queue.broker import Broker
     from dtq.redis_server import locate
 
     settings = load()

@@ -1,5 +1,5 @@
 """`python -m dtq` is the `dtq` command."""
 
-from dtq.cli import main
+from dtq.cli.commands import main
 
 main()

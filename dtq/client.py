@@ -8,7 +8,6 @@ gateway asks to wait: up to four times, each time after as long as it says, but 
 import json
 import logging
 import math
-import os
 import re
 import sys
 import time
@@ -23,12 +22,13 @@ from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 from urllib3.util import Retry
 
-from dtq import tracing
+from dtq import announcement
 from dtq.config import Settings, load
 from dtq.errors import ApiError, ConfigError, DtqError, NoGatewayError, WaitTimeout
-from dtq.figures import Stats
-from dtq.presence import Presence
-from dtq.task import Priority, Status, Task
+from dtq.observe import tracing
+from dtq.observe.stats import Stats
+from dtq.queue.task import Priority, Status, Task
+from dtq.queue.worker_info import WorkerInfo
 
 TIMEOUTS = (3.05, 30.0)  # seconds to connect (a bit over TCP's first repeat), and between bytes of an answer
 AGAIN = Retry(
@@ -40,7 +40,7 @@ ASKED = 100  # ids in one question: servers commonly read no more than 4,094 cha
 ENDED = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
 Ids: TypeAlias = list[str]  # names for what `Client` cannot spell, since its method `list` hides the type
 Tasks: TypeAlias = list[Task[Any]]
-Workers: TypeAlias = list[Presence]
+Workers: TypeAlias = list[WorkerInfo]
 logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings tell of each new attempt
 
 
@@ -208,12 +208,7 @@ def _authorization(api_key: str | None) -> dict[str, str]:
 
 def gateway_url(settings: Settings) -> str:
     """Where the gateway of this folder listens, if its process lives; else the usual address."""
-    try:
-        record = json.loads((settings.home / "gateway.json").read_bytes())
-        os.kill(record["pid"], 0)
-        return str(record["url"])
-    except (FileNotFoundError, ProcessLookupError):
-        return f"http://127.0.0.1:{settings.port}"
+    return announcement.find(settings.home) or f"http://127.0.0.1:{settings.port}"
 
 
 def _document(type: str, data: Any, **options: Any) -> bytes:

@@ -20,7 +20,7 @@ from redis.retry import Retry
 
 from dtq.config import Settings
 from dtq.errors import NoServerError
-from dtq.processes import Processes
+from dtq.processes.children import Children
 
 TRIES = 5  # free ports that may be taken by somebody else before the server binds them
 START_TIMEOUT = 30.0  # seconds; a large append-only file takes its time to load
@@ -43,7 +43,7 @@ def find_program() -> str:
 
 
 class Runner(Protocol):
-    """Who runs processes: `Processes`, or one that does it elsewhere."""
+    """Who runs processes: `Children`, or one that does it elsewhere."""
 
     def start(self, name: str, command: Sequence[str], *, output: Path | None = None) -> int: ...
     def exit_code(self, name: str) -> int | None: ...
@@ -79,7 +79,6 @@ class RedisServer:
     @property
     def url(self) -> str:
         """Its address, with the password and the authority of its certificate, where it has them."""
-        """Where it is, with what a client needs to get in."""
         password = quote(self.options.get("requirepass", ""), safe="")
         address = f"{f':{password}@' if password else ''}127.0.0.1:{self.port}/0"
         if "tls-cert-file" not in self.options:
@@ -93,7 +92,7 @@ class RedisServer:
             NoServerError: it does not start; with the last line of its log.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._own = None if self._given else Processes()
+        self._own = None if self._given else Children()
         self._runner: Runner = cast(Runner, self._given or self._own)
         asked = self.port
         for _ in range(1 if asked else TRIES):

@@ -6,7 +6,7 @@ python scripts/stress_test.py --tasks 500
 
 import sys
 
-from dtq.cli import main
+from dtq.cli.commands import main
 
 if __name__ == "__main__":
     main(["stress", *sys.argv[1:]], prog_name="dtq")

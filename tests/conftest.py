@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dtq.broker import Broker
 from dtq.config import Settings
+from dtq.queue.broker import Broker
 from dtq.redis_server import RedisServer
 from tests.redis_cluster import redis_cluster
 

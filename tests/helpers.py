@@ -4,13 +4,16 @@ import os
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from dtq.broker import Broker
-from dtq.processes import Processes
-from dtq.task import NewTask, Status, Stored
+from dtq.processes.children import Children
+from dtq.queue.broker import Broker
+from dtq.queue.task import NewTask, Status, Stored
+
+ROOT = Path(__file__).parents[1]  # of the project
 
 
 def wait_until(predicate: Callable[[], Any], timeout: float = 30.0, what: str = "") -> Any:
@@ -27,6 +30,11 @@ def new_task(type: str = "noop", data: Any = None, **options: Any) -> NewTask:
     return NewTask(type=type, data=msgspec.Raw(msgspec.json.encode(data)), **options)
 
 
+def held(task_id: str, attempt: int = 1) -> Stored:
+    """A task as a worker holds it that claimed this attempt."""
+    return Stored(id=task_id, type="noop", attempts=attempt, data=msgspec.Raw(b"null"))
+
+
 def ended(broker: Broker, task_id: str) -> Stored:
     """Waits until the task is completed, or has failed for good."""
 
@@ -38,7 +46,7 @@ def ended(broker: Broker, task_id: str) -> Stored:
     return task
 
 
-def exit_code(processes: Processes, name: str, timeout: float = 30.0) -> int:
+def exit_code(processes: Children, name: str, timeout: float = 30.0) -> int:
     """Waits for the end of a process."""
     wait_until(lambda: processes.exit_code(name) is not None, timeout, f"{name} ends")
     code = processes.exit_code(name)

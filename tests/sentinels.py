@@ -1,4 +1,4 @@
-"""A Redis Sentinel that asks for a password, or speaks TLS. `dtq.lab.replicas` has those that do neither."""
+"""A Redis Sentinel that asks for a password, or speaks TLS. Those of `dtq.lab.cluster` do neither."""
 
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -6,12 +6,12 @@ from urllib.parse import urlsplit
 import redis
 
 from dtq import redis_server
-from dtq.processes import Processes
+from dtq.processes.children import Children
 from dtq.redis_server import RedisServer, free_port
 from tests.helpers import wait_until
 
 
-def start_sentinel(processes: Processes, directory: Path, primary: RedisServer, password: str = "") -> str:
+def start_sentinel(processes: Children, directory: Path, primary: RedisServer, password: str = "") -> str:
     """Returns its address when it answers.
 
     Args:

@@ -3,11 +3,12 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-HOW_FAR = Path(__file__).parents[1] / "scripts/benchmarks/how_far.py"
+from tests.helpers import ROOT
+
+HOW_FAR = ROOT / "scripts/benchmarks/how_far.py"
 pytestmark = pytest.mark.timeout(300)
 
 

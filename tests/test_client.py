@@ -22,15 +22,15 @@ from werkzeug.serving import make_server
 
 import dtq
 from dtq import Client
-from dtq.broker import Broker
 from dtq.config import Settings
 from dtq.errors import ApiError, ConfigError, DtqError, NoGatewayError, WaitTimeout
 from dtq.gateway import create_app
 from dtq.gateway.server import connect
-from dtq.presence import Presence
+from dtq.queue.broker import Broker
+from dtq.queue.task import Status
+from dtq.queue.worker_info import WorkerInfo
 from dtq.redis_server import RedisServer, free_port
-from dtq.task import Status
-from tests.broker import steps
+from tests import steps
 from tests.helpers import wait_until
 
 
@@ -308,7 +308,7 @@ def test_the_progress_bar_is_ascii_and_leaves_nothing_behind(
 
 
 def test_workers_are_shown_as_they_described_themselves(client: Client, broker: Broker) -> None:
-    said = Presence(id="worker-1", status="busy", current_task="x", tasks_processed=3, host="here", pid=7)
+    said = WorkerInfo(id="worker-1", status="busy", current_task="x", tasks_processed=3, host="here", pid=7)
     broker.heartbeat(said)
 
     [worker] = client.workers()
@@ -488,7 +488,7 @@ def test_without_one_it_is_the_port_of_the_settings(elsewhere: Path, monkeypatch
 
 
 def test_a_worker_does_not_load_the_client() -> None:
-    program = "import sys, dtq, dtq.worker; print('requests' in sys.modules, dtq.Client.__module__)"
+    program = "import sys, dtq, dtq.worker.worker; print('requests' in sys.modules, dtq.Client.__module__)"
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert said == "False dtq.client\n"
     with pytest.raises(AttributeError, match="has no attribute 'Server'"):

@@ -12,20 +12,24 @@ import pytest
 import redis
 import trustme
 
-from dtq import config, metrics, redis_server
-from dtq.access import ApiKeys, Scope, Sessions
-from dtq.broker import Broker
+from dtq import config, redis_server
+from dtq.cli.redis_prompt import RedisPrompt
 from dtq.config import Settings, addresses
 from dtq.connection import connect
 from dtq.errors import ConfigError, DtqError
 from dtq.gateway import create_app
-from dtq.lab.redis_prompt import RedisPrompt
-from dtq.outage import PASSING, passes
-from dtq.presence import Presence
-from dtq.processes import Processes
+from dtq.gateway.access import ApiKeys, Scope, Sessions
+from dtq.observe import metrics
+from dtq.processes.children import Children
+from dtq.queue.broker import Broker
+from dtq.queue.task import NewTask, Status
+from dtq.queue.worker_info import WorkerInfo
 from dtq.redis_server import RedisServer, free_port
-from dtq.task import NewTask, Status
-from tests.broker.steps import (
+from dtq.transient import TRANSIENT, is_transient
+from tests.helpers import ROOT, new_task, wait_until
+from tests.redis_cluster import owner_of, redis_cluster
+from tests.sentinels import start_sentinel
+from tests.steps import (
     bury,
     claim_one,
     fail,
@@ -35,11 +39,7 @@ from tests.broker.steps import (
     status,
     submit,
 )
-from tests.helpers import new_task, wait_until
-from tests.redis_cluster import owner_of, redis_cluster
-from tests.sentinels import start_sentinel
 
-ROOT = Path(__file__).parent.parent
 ACL = ROOT / "deploy" / "redis.acl"
 DEFAULTS = {"key_prefix": "{dtq}:", "rate_limit": "1/minute"}
 Open = Callable[..., Broker]
@@ -65,7 +65,7 @@ def live(broker: Broker) -> None:
     make_due(broker, child)
     assert maintain(broker).due == 1
     held = claim_one(broker)
-    assert broker.heartbeat(Presence(id="worker-1", status="busy"), [held]) == set()
+    assert broker.heartbeat(WorkerInfo(id="worker-1", status="busy"), [held]) == set()
     assert broker.release("worker-1", [held]) == 1
     run(broker, child)
     dead = bury(broker)
@@ -112,7 +112,7 @@ def test_a_server_with_a_password(tmp_path: Path, open_broker: Open) -> None:
     with RedisServer(tmp_path, options={"requirepass": "pass:w@rd/?"}) as server:
         live(open_broker(server.url))
         for url in (server.url.replace("pass", "word"), f"redis://127.0.0.1:{server.port}"):
-            with pytest.raises(PASSING) as refused:
+            with pytest.raises(TRANSIENT) as refused:
                 open_broker(url).counts()
             assert "w@rd" not in str(refused.value)
 
@@ -268,9 +268,9 @@ def test_the_node_that_was_named_may_be_gone_later(tmp_path: Path, open_broker: 
 
 
 @pytest.fixture
-def processes() -> Iterator[Processes]:
+def processes() -> Iterator[Children]:
     """They end with the test."""
-    processes = Processes()
+    processes = Children()
     yield processes
     processes.close(grace=0)
 
@@ -286,7 +286,7 @@ def test_the_sentinels_of_a_list() -> None:
 
 
 def test_passwords_of_sentinels_and_of_the_primary(
-    tmp_path: Path, processes: Processes, open_broker: Open, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, processes: Children, open_broker: Open, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with RedisServer(tmp_path / "redis", options={"requirepass": "secret"}) as primary:
         where = start_sentinel(processes, tmp_path, primary, "hush")
@@ -305,7 +305,7 @@ def test_passwords_of_sentinels_and_of_the_primary(
 
 
 def test_sentinels_with_tls(
-    tmp_path: Path, processes: Processes, secure: RedisServer, open_broker: Open
+    tmp_path: Path, processes: Children, secure: RedisServer, open_broker: Open
 ) -> None:
     where = start_sentinel(processes, tmp_path, secure)
     live(open_broker(secure.url, redis_sentinels=where))
@@ -325,7 +325,7 @@ def test_a_task_is_acknowledged_when_a_replica_has_it(tmp_path: Path, open_broke
         for _ in ("submitted", "submitted again, though it is there"):
             with pytest.raises(redis.ResponseError, match="NOREPLICAS 0 of 1 replicas have it") as refused:
                 broker.submit([task])
-            assert passes(refused.value)
+            assert is_transient(refused.value)
         os.kill(replica.pid, signal.SIGCONT)
         wait_until(lambda: _submitted(broker, task))
         assert status(copy, task.id) == "pending"

@@ -14,10 +14,9 @@ import pytest
 import requests
 
 from dtq.config import Settings
-from dtq.lab.course import LESSONS
-from tests.helpers import wait_until
+from dtq.lab.course.lessons import LESSONS
+from tests.helpers import ROOT, wait_until
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 TOUR = next(block for block in BLOCKS if "# Submit a task" in block)

@@ -15,11 +15,11 @@ import pytest
 import redis
 
 from dtq import redis_server
-from dtq.broker import Broker, Maintained
 from dtq.config import Settings
 from dtq.errors import NoServerError
+from dtq.queue.broker import Broker, Maintained
+from dtq.queue.reports import Completed, Verdict
 from dtq.redis_server import RedisServer, locate, serve
-from dtq.report import Completed, Verdict
 from tests.helpers import alive, new_task, wait_until
 
 
@@ -94,8 +94,8 @@ def test_redis_itself_serves_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyP
         task = new_task(data={"a": []})
         assert broker.submit([task]) == [task.id]
         _, (claimed,) = broker.report_and_claim("me", [], 1)
-        report = Completed(claimed.id, claimed.attempts, 0.1, time.monotonic(), b"[]")
-        assert broker.report_and_claim("me", [report], 1) == ([Verdict("completed")], [])
+        report = Completed(claimed, 0.1, time.monotonic(), b"[]")
+        assert broker.report_and_claim("me", [report], 1) == ([Verdict(report, "completed")], [])
         assert bytes(broker.get(task.id).result) == b"[]"
         assert broker.maintain() == Maintained()
 

@@ -17,9 +17,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.helpers import wait_until
+from tests.helpers import ROOT, wait_until
 
-ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 BASE = [Requirement(line) for line in PROJECT["dependencies"]]
 EXTRAS = {
@@ -92,7 +91,7 @@ def imported(files: Iterable[Path]) -> set[str]:
 
 LAB = set(ROOT.glob("dtq/lab/**/*.py"))
 DASHBOARD = set(ROOT.glob("dtq/gateway/dashboard/**/*.py"))
-TRACING = set(ROOT.glob("dtq/spans.py"))
+TRACING = set(ROOT.glob("dtq/observe/otel.py"))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """`dtq doctor`: looks at the Redis server, the workers and the tasks, and says what is wrong and what to do.
 
-It changes nothing. `finding` is what a check tells, `patient` what the checks look at; the checks themselves
+It changes nothing. `finding` is what a check tells, `probe` what the checks look at; the checks themselves
 are in `server` (of Redis) and `queue` (of workers and tasks), a function each. `report` shows the findings.
 """
 
@@ -11,7 +11,7 @@ from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 from dtq.config import Settings
 from dtq.doctor import queue, server
 from dtq.doctor.finding import Finding, State, fail, unknown
-from dtq.doctor.patient import Check, Patient
+from dtq.doctor.probe import Check, Probe
 from dtq.errors import NoServerError
 from dtq.redis_server import locate
 
@@ -21,39 +21,39 @@ __all__ = ["Finding", "State", "examine", "look"]
 def examine(settings: Settings) -> Iterator[Finding]:
     """All findings, each as soon as it is there. Where Redis cannot be asked, only that."""
     try:
-        patient = Patient(locate(settings), settings)
+        probe = Probe(locate(settings), settings)
     except NoServerError as error:
         yield Finding(name="redis", state=State.FAIL, seen=str(error))
         return
     try:
-        yield (first := _reach(patient))
+        yield (first := _reach(probe))
         if first.state != State.FAIL:
-            yield from (look(check, patient) for check in (*server.CHECKS, *queue.CHECKS))
+            yield from (look(check, probe) for check in (*server.CHECKS, *queue.CHECKS))
     finally:
-        patient.close()
+        probe.close()
 
 
-def look(check: Check, patient: Patient) -> Finding:
+def look(check: Check, probe: Probe) -> Finding:
     """What a check says; what Redis refuses to tell stays unknown."""
     name = check.__name__.replace("_", " ")
     try:
-        return check(patient).of(name)
+        return check(probe).of(name)
     except RedisError as error:
         advice = "Ask whoever runs this server, or allow dtq's user the command."
         return unknown(f"Redis does not tell ({error}).", advice).of(name)
 
 
-def _reach(patient: Patient) -> Finding:
+def _reach(probe: Probe) -> Finding:
     try:
-        return server.redis(patient).of("redis")
+        return server.redis(probe).of("redis")
     except (AuthenticationError, AuthorizationError) as error:
         found = fail(
-            f"{patient.address} lets nobody in without the right password ({error}).",
+            f"{probe.address} lets nobody in without the right password ({error}).",
             "Put user and password into REDIS_URL: redis://user:password@host:6379/0.",
         )
     except RedisError as error:
         found = fail(
-            f"{patient.address} does not answer ({str(error).partition(' : <')[0]}).",  # without objects
+            f"{probe.address} does not answer ({str(error).partition(' : <')[0]}).",  # without objects
             "Does the server run, is REDIS_URL right, and does the network let you through?",
         )
     return found.of("redis")

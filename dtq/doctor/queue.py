@@ -6,9 +6,9 @@ from typing import Any
 
 from dtq.client import Client, gateway_url
 from dtq.doctor.finding import Finding, fail, ok, some, unknown, warn
-from dtq.doctor.patient import Check, Patient
+from dtq.doctor.probe import Check, Probe
 from dtq.errors import ApiError, NoGatewayError
-from dtq.task import Status, Stored
+from dtq.queue.task import Status, Stored
 
 LATE = 5.0  # seconds after which somebody should have noticed a lease that ended, or a due task
 LONG = 10.0  # seconds that a task may be pending while a worker is idle
@@ -19,10 +19,10 @@ TRUST = 3  # beats that fit into a lease: fewer, and a busy machine loses its ta
 NAMED = 3  # ids in a sentence
 
 
-def settings(patient: Patient) -> Finding:
+def settings(probe: Probe) -> Finding:
     """Whether the rules fit each other, and are the same for all."""
-    ours = patient.settings
-    for worker, _, heartbeat in patient.workers[0]:
+    ours = probe.settings
+    for worker, _, heartbeat in probe.workers[0]:
         if abs(heartbeat - ours.heartbeat) > 0.1 * ours.heartbeat + 0.05:
             seen = f"{worker.id} beats every {heartbeat:.2g} s, and DTQ_HEARTBEAT is {ours.heartbeat:g} here."
             return warn(seen, "Give all processes of a queue the same settings.")
@@ -32,11 +32,11 @@ def settings(patient: Patient) -> Finding:
     return ok(rules)
 
 
-def workers(patient: Patient) -> Finding:
+def workers(probe: Probe) -> Finding:
     """Whether there are some, and whether they live."""
-    alive, gone = patient.workers
+    alive, gone = probe.workers
     if not alive:
-        waiting, advice = patient.counts["pending"], "Start one with `dtq worker`."
+        waiting, advice = probe.counts["pending"], "Start one with `dtq worker`."
         seen = f"No worker lives, and {some(waiting, 'task')} {'waits' if waiting == 1 else 'wait'} for one."
         return fail(seen, advice) if waiting else warn("No worker lives.", advice)
     if gone:
@@ -48,13 +48,13 @@ def workers(patient: Patient) -> Finding:
     return ok(f"{some(len(alive), 'worker')}, {busy or 'none'} of them busy.")
 
 
-def leases(patient: Patient) -> Finding:
+def leases(probe: Probe) -> Finding:
     """Whether somebody notices what time brings about."""
-    k, late = patient.keys, patient.now() - LATE
-    ended = patient.redis.zrangebyscore(k.processing, "-inf", late, 0, NAMED)
-    due = patient.redis.zrangebyscore(k.delayed, "-inf", late, 0, NAMED)
+    k, late = probe.keys, probe.now() - LATE
+    ended = probe.redis.zrangebyscore(k.processing, "-inf", late, 0, NAMED)
+    due = probe.redis.zrangebyscore(k.delayed, "-inf", late, 0, NAMED)
     if not ended and not due:
-        held = some(patient.counts["processing"], "task")
+        held = some(probe.counts["processing"], "task")
         return ok(f"{held} in hand; no lease and no delay ended over {LATE:g} s ago.")
     said = f"The lease of {_names(ended)} ended" if ended else f"{_names(due)} came due"
     return fail(
@@ -63,15 +63,15 @@ def leases(patient: Patient) -> Finding:
     )
 
 
-def pending(patient: Patient) -> Finding:
+def pending(probe: Probe) -> Finding:
     """Whether tasks wait although somebody could do them."""
-    first = _next_in_line(patient)
-    idle = [worker.id for worker, *_ in patient.workers[0] if worker.status == "idle"]
-    waited = patient.now() - first.created_at.timestamp() if first and first.created_at else 0.0
-    seen = f"{some(patient.counts['pending'], 'task')} pending."
+    first = _next_in_line(probe)
+    idle = [worker.id for worker, *_ in probe.workers[0] if worker.status == "idle"]
+    waited = probe.now() - first.created_at.timestamp() if first and first.created_at else 0.0
+    seen = f"{some(probe.counts['pending'], 'task')} pending."
     if first and idle and waited > LONG:
         time.sleep(AGAIN)
-        again = _next_in_line(patient)
+        again = _next_in_line(probe)
         if again and again.id == first.id:
             seen = f"Task {first.id} is next, {waited:.0f} s old, and somebody is idle: {_names(idle)}."
             return fail(seen, "Read that worker's log. Has it the same Redis and DTQ_KEY_PREFIX?")
@@ -80,12 +80,12 @@ def pending(patient: Patient) -> Finding:
     return ok(seen)
 
 
-def places(patient: Patient) -> Finding:
+def places(probe: Probe) -> Finding:
     """Whether each task is where its status says. What moves meanwhile looks wrong once, but not twice."""
-    astray = _astray(patient) | _homeless(patient)
+    astray = _astray(probe) | _homeless(probe)
     if astray:
         time.sleep(AGAIN / 10)
-        astray &= _astray(patient) | _homeless(patient)
+        astray &= _astray(probe) | _homeless(probe)
     if not astray:
         return ok(
             f"Of each place {2 * SAMPLE} ids at most were looked at: all tasks are where they should be."
@@ -95,13 +95,13 @@ def places(patient: Patient) -> Finding:
     return fail(seen, "Did Redis evict keys, or somebody delete some? Submit these tasks again.")
 
 
-def waiting(patient: Patient) -> Finding:
+def waiting(probe: Probe) -> Finding:
     """Whether what tasks wait for can still come."""
-    seen = f"{some(patient.counts['waiting'], 'task')} waiting for others."
-    oldest = patient.redis.zrange(patient.keys.waiting, 0, SAMPLE - 1)
-    parents = {parent for task in _read(patient, oldest) for parent in task.depends_on}
+    seen = f"{some(probe.counts['waiting'], 'task')} waiting for others."
+    oldest = probe.redis.zrange(probe.keys.waiting, 0, SAMPLE - 1)
+    parents = {parent for task in _read(probe, oldest) for parent in task.depends_on}
     asked = sorted(parents)[: 10 * SAMPLE]
-    known = {task.id: task.status for task in patient.broker.get_many(asked)}
+    known = {task.id: task.status for task in probe.broker.get_many(asked)}
     if lost := [parent for parent in asked if known.get(parent, "cancelled") == Status.CANCELLED]:
         return fail(f"{seen} {_names(lost)} will never be completed.", "Cancel what depends on it.")
     if dead := [parent for parent in asked if known[parent] == Status.FAILED]:
@@ -109,9 +109,9 @@ def waiting(patient: Patient) -> Finding:
     return ok(seen)
 
 
-def dead_letter(patient: Patient) -> Finding:
+def dead_letter(probe: Probe) -> Finding:
     """Whether somebody has to decide."""
-    number, ours = patient.counts["dead_letter"], patient.settings
+    number, ours = probe.counts["dead_letter"], probe.settings
     if not number:
         return ok("It is empty.")
     bounded = ours.dead_letter_max or ours.dead_letter_ttl
@@ -122,9 +122,9 @@ def dead_letter(patient: Patient) -> Finding:
     )
 
 
-def gateway(patient: Patient) -> Finding:
+def gateway(probe: Probe) -> Finding:
     """Whether the HTTP side answers, and whom."""
-    with Client(gateway_url(patient.settings), api_key="") as client:
+    with Client(gateway_url(probe.settings), api_key="") as client:
         try:
             seen = f"{client.url} is {client.health()['status']}"
             client.list(limit=1)
@@ -137,16 +137,16 @@ def gateway(patient: Patient) -> Finding:
     return ok(f"{seen}, and asks nobody for an API key.")
 
 
-def _next_in_line(patient: Patient) -> Stored | None:
-    k = patient.keys
-    ids = [patient.redis.lindex(queue, -1) for queue in (k.pending_high, k.pending)]
-    found = _read(patient, [task_id for task_id in ids if task_id])
+def _next_in_line(probe: Probe) -> Stored | None:
+    k = probe.keys
+    ids = [probe.redis.lindex(queue, -1) for queue in (k.pending_high, k.pending)]
+    found = _read(probe, [task_id for task_id in ids if task_id])
     return found[0] if found else None
 
 
-def _places(patient: Patient) -> dict[str, tuple[set[str], Any]]:
+def _places(probe: Probe) -> dict[str, tuple[set[str], Any]]:
     """Key -> what the documents of its ids say, and how to read it."""
-    k, lists, zsets = patient.keys, patient.redis.lrange, patient.redis.zrange
+    k, lists, zsets = probe.keys, probe.redis.lrange, probe.redis.zrange
     return {
         k.pending: ({"pending"}, lists),
         k.pending_high: ({"pending"}, lists),
@@ -157,25 +157,25 @@ def _places(patient: Patient) -> dict[str, tuple[set[str], Any]]:
     }
 
 
-def _astray(patient: Patient) -> set[str]:
+def _astray(probe: Probe) -> set[str]:
     """Ids in places where they should not be, from the samples."""
     found = set[str]()
-    for place, (right, read) in _places(patient).items():
+    for place, (right, read) in _places(probe).items():
         ids = [*read(place, 0, SAMPLE - 1), *read(place, -SAMPLE, -1)]
-        status = {task.id: str(task.status) for task in _read(patient, ids)}
+        status = {task.id: str(task.status) for task in _read(probe, ids)}
         for task_id in {one.decode() for one in ids}:
             if (said := status.get(task_id)) not in right:
                 found.add(f"{task_id} in {place} " + (f"is {said}" if said else "has no document"))
     return found
 
 
-def _homeless(patient: Patient) -> set[str]:
+def _homeless(probe: Probe) -> set[str]:
     """Documents of tasks that are not finished and in no place, from a sample."""
-    start = patient.keys.task.encode()
-    keys = (key for key in islice(patient.redis.scan_iter(count=1000), SCANNED) if key.startswith(start))
-    tasks = _read(patient, [key.removeprefix(start) for key in islice(keys, 2 * SAMPLE)])
+    start = probe.keys.task.encode()
+    keys = (key for key in islice(probe.redis.scan_iter(count=1000), SCANNED) if key.startswith(start))
+    tasks = _read(probe, [key.removeprefix(start) for key in islice(keys, 2 * SAMPLE)])
     homes = dict[str, set[bytes]]()  # status -> ids; of a place that is too long none, it is not judged
-    for place, (right, read) in _places(patient).items():
+    for place, (right, read) in _places(probe).items():
         ids = read(place, 0, SCANNED)
         homes |= {status: homes.get(status, set()) | set(ids) for status in right}
         if len(ids) > SCANNED:
@@ -187,8 +187,8 @@ def _homeless(patient: Patient) -> set[str]:
     }
 
 
-def _read(patient: Patient, ids: list[bytes]) -> list[Stored]:
-    return patient.broker.get_many([task_id.decode() for task_id in ids])
+def _read(probe: Probe, ids: list[bytes]) -> list[Stored]:
+    return probe.broker.get_many([task_id.decode() for task_id in ids])
 
 
 def _names(ids: list[str] | list[bytes]) -> str:

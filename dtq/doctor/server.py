@@ -5,7 +5,7 @@ import statistics
 import time
 
 from dtq.doctor.finding import Finding, fail, ok, some, unknown, warn
-from dtq.doctor.patient import Check, Patient, timed
+from dtq.doctor.probe import Check, Probe, timed
 
 PINGS = 9
 SLOW = 0.1  # seconds for a round trip
@@ -16,19 +16,19 @@ WRITES = ("aof_last_write_status", "aof_last_bgrewrite_status", "rdb_last_bgsave
 TURN_ON = "Turn the append-only file on: `CONFIG SET appendonly yes`, and the same in the server's file."
 
 
-def redis(patient: Patient) -> Finding:
+def redis(probe: Probe) -> Finding:
     """Whether it answers, and how quickly."""
-    patient.redis.ping()  # connects
-    median = statistics.median(timed(patient.redis.ping)[0] for _ in range(PINGS))
-    seen = f"{patient.address} answers in {1000 * median:.2g} ms."
+    probe.redis.ping()  # connects
+    median = statistics.median(timed(probe.redis.ping)[0] for _ in range(PINGS))
+    seen = f"{probe.address} answers in {1000 * median:.2g} ms."
     if median > SLOW:
         return warn(seen, "Each batch of tasks costs a round trip: bring workers and Redis close together.")
     return ok(seen)
 
 
-def version(patient: Patient) -> Finding:
+def version(probe: Probe) -> Finding:
     """Whether all scripts run there."""
-    info = patient.info
+    info = probe.info
     valkey = "valkey_version" in info
     number = info["valkey_version" if valkey else "redis_version"]
     name, oldest = (f"Valkey {number}", (7, 2)) if valkey else (f"Redis {number}", (5, 0))
@@ -40,25 +40,25 @@ def version(patient: Patient) -> Finding:
     return ok(f"{name}.")
 
 
-def role(patient: Patient) -> Finding:
+def role(probe: Probe) -> Finding:
     """Whether it takes writes."""
-    if patient.info["role"] == "master":
-        return ok(f"It is a primary with {some(patient.info['connected_slaves'], 'replica')}.")
+    if probe.info["role"] == "master":
+        return ok(f"It is a primary with {some(probe.info['connected_slaves'], 'replica')}.")
     return fail(
         "It is a replica, which refuses every write.",
         "Let REDIS_URL name the primary, or DTQ_REDIS_SENTINELS those who know it.",
     )
 
 
-def persistence(patient: Patient) -> Finding:
+def persistence(probe: Probe) -> Finding:
     """What is still there after the server was stopped."""
-    if failed := [name for name in WRITES if patient.info.get(name, "ok") != "ok"]:
+    if failed := [name for name in WRITES if probe.info.get(name, "ok") != "ok"]:
         return fail(
             f"It could not write to its disk: {', '.join(failed)}.", "Is the disk full? Read its log."
         )
-    if patient.info["aof_enabled"]:
-        return _append_only(patient.config("appendfsync"))
-    snapshots = patient.config("save")
+    if probe.info["aof_enabled"]:
+        return _append_only(probe.config("appendfsync"))
+    snapshots = probe.config("save")
     if snapshots is None:
         return unknown("No append-only file; whether it takes snapshots, it does not tell.", TURN_ON)
     if snapshots:
@@ -76,22 +76,22 @@ def _append_only(when: str | None) -> Finding:
     return ok(f"Append-only file{f', appendfsync {when}' if when else ''}{costs.get(when or '', '')}.")
 
 
-def eviction(patient: Patient) -> Finding:
+def eviction(probe: Probe) -> Finding:
     """Whether it deletes tasks to make room."""
-    limit, policy = patient.info["maxmemory"], patient.info["maxmemory_policy"]
+    limit, policy = probe.info["maxmemory"], probe.info["maxmemory_policy"]
     advice = "`CONFIG SET maxmemory-policy noeviction`, and the same in the server's file."
     if policy == "noeviction":
         return ok("noeviction: a full server refuses new tasks and keeps those it has.")
     if not limit:
         return warn(f"{policy}: as soon as it gets a memory limit, it deletes keys at that limit.", advice)
     victims = "any key, waiting tasks too" if policy.startswith("allkeys") else "results, before their time"
-    gone = some(patient.info["evicted_keys"], "key")
+    gone = some(probe.info["evicted_keys"], "key")
     return fail(f"{policy}: at the memory limit it deletes {victims}; {gone} so far.", advice)
 
 
-def memory(patient: Patient) -> Finding:
+def memory(probe: Probe) -> Finding:
     """How much room is left."""
-    used, limit = patient.info["used_memory"], patient.info["maxmemory"]
+    used, limit = probe.info["used_memory"], probe.info["maxmemory"]
     advice = (
         "Shorten DTQ_RESULT_TTL, bound the dead letter with DTQ_DEAD_LETTER_MAX, or give Redis more memory."
     )
@@ -100,18 +100,18 @@ def memory(patient: Patient) -> Finding:
         if used >= FULL * limit:
             return fail(f"{seen} A full server refuses new tasks.", advice)
         return warn(seen, advice) if used >= NEARLY_FULL * limit else ok(seen)
-    seen, machine = f"{_megabytes(used)} used, no limit.", patient.info.get("total_system_memory")
+    seen, machine = f"{_megabytes(used)} used, no limit.", probe.info.get("total_system_memory")
     if machine and used >= OF_MACHINE * machine:
         return warn(f"{seen} That is {used / machine:.0%} of the machine's memory.", advice)
     return ok(seen)
 
 
-def clock(patient: Patient) -> Finding:
+def clock(probe: Probe) -> Finding:
     """How far this machine's clock is from Redis's. The quickest of some looks tells it best."""
     looks = []
     for _ in range(PINGS):
         before = time.time()
-        took, there = timed(patient.now)
+        took, there = timed(probe.now)
         looks.append((took, there - before - took / 2))
     took, ahead = min(looks)
     side, off, by = ("ahead of" if ahead < 0 else "behind"), abs(ahead), took / 2

@@ -5,10 +5,10 @@ contract, `request_log` tells of requests, `dashboard` is the live page, `server
 
 from flask import Flask
 
-from dtq.broker import Broker
 from dtq.gateway import dashboard, errors, limits, models, request_log
 from dtq.gateway.auth import Auth
 from dtq.gateway.routes import CALLS, Gateway
+from dtq.queue.broker import Broker
 
 
 def create_app(broker: Broker, *, keys_required: bool = False) -> Flask:

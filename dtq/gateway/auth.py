@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 from flask import Response, abort, g, request
 from werkzeug.datastructures import WWWAuthenticate
 
-from dtq.access import SESSION, ApiKey, ApiKeys, Scope, Sessions
-from dtq.broker import Broker
 from dtq.gateway import dashboard
+from dtq.gateway.access import SESSION, ApiKey, ApiKeys, Scope, Sessions
+from dtq.queue.broker import Broker
 
 COOKIE = "dtq_session"
 NO_KEY = "An API key is needed, in the header `Authorization: Bearer dtq_…`."

@@ -8,7 +8,7 @@ from werkzeug.exceptions import HTTPException
 
 from dtq.errors import Refused
 from dtq.gateway.models import answer
-from dtq.outage import passes
+from dtq.transient import is_transient
 
 AWAY = "Redis does not answer just now; try again."
 FULL = "Redis is full and takes no new task; try again when old ones are done."
@@ -35,7 +35,7 @@ def answer_error(error: Exception) -> Response:
         return answer({"error": str(error)}, 422)
     if isinstance(error, redis.ResponseError) and "maxmemory" in str(error):  # a class tells it since Redis 7
         return answer({"error": FULL}, 503, RETRY)
-    if isinstance(error, redis.RedisError) and passes(error):
+    if isinstance(error, redis.RedisError) and is_transient(error):
         return answer({"error": AWAY}, 503, RETRY)
     log.error("%s %r failed", request.method, request.path, exc_info=error)
     return answer({"error": "The gateway made a mistake; its log tells which."}, 500)

@@ -16,8 +16,8 @@ import redis
 from flask import Flask, Response, g, request
 from flask_limiter import Limiter
 
-from dtq.broker import Broker
-from dtq.outage import Outage
+from dtq.queue.broker import Broker
+from dtq.transient import Outage
 
 WITH_KEYS = "50/second"  # where keys are required and nothing else is said
 OPEN = "GET /health"  # whoever watches the system must not be refused

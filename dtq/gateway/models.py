@@ -9,8 +9,8 @@ import msgspec
 from flask import Response, abort, request
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
-from dtq.presence import Presence
-from dtq.task import Priority, Status, Stored
+from dtq.queue.task import Priority, Status, Stored
+from dtq.queue.worker_info import WorkerInfo
 
 BODY_LIMIT, DEPTH_LIMIT = 2**20, 32  # bytes of a body, levels of a payload
 STRING, NO_BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL), bytes(set(range(256)) - set(b"[]{}"))
@@ -61,7 +61,7 @@ Error = _shape("Error", error=str)
 Done = _shape("Done", success=bool, task_id=str, message=str)
 DoneToMany = _shape("DoneToMany", success=bool, task_ids=list[str], count=int)
 Tasks = _shape("Tasks", tasks=list[Stored], count=int)
-Workers = _shape("Workers", workers=list[Presence], count=int)
+Workers = _shape("Workers", workers=list[WorkerInfo], count=int)
 FIGURES = ("workers", "pending_tasks", "completed_tasks", "processing", "delayed", "waiting", "dead_letter")
 STATUS = {
     "status": Literal["healthy", "degraded"],

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import msgspec
@@ -9,8 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from werkzeug.http import HTTP_STATUS_CODES
 
-import dtq
-from dtq.access import Scope
+from dtq.gateway.access import Scope
 from dtq.gateway.models import Error
 
 REF = "#/components/schemas/"
@@ -46,7 +46,7 @@ def document(calls: Sequence[Call]) -> dict[str, Any]:
     bodies = [(call.body, "validation") for call in calls if call.body]
     taken = models_json_schema(bodies, ref_template=REF + "{model}")[1]["$defs"]  # type: ignore[arg-type]
     given = _schemas(Error, *(call.gives for call in calls))[1]
-    info = {"title": "dtq", "version": dtq.__version__}
+    info = {"title": "dtq", "version": version("dtq")}
     components = {
         "schemas": given | taken,
         "securitySchemes": {"apiKey": {"type": "http", "scheme": "bearer"}},

@@ -12,15 +12,15 @@ import msgspec
 from flask import Response, abort, g, request
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from dtq import metrics, tracing
-from dtq.access import Scope
-from dtq.broker import Broker
-from dtq.figures import Stats
 from dtq.gateway import errors, models, openapi
+from dtq.gateway.access import Scope
 from dtq.gateway.models import answer
 from dtq.gateway.openapi import Call
-from dtq.outage import PASSING
-from dtq.task import NewTask, Status, Stored
+from dtq.observe import metrics, tracing
+from dtq.observe.stats import Stats
+from dtq.queue.broker import Broker
+from dtq.queue.task import NewTask, Status, Stored
+from dtq.transient import TRANSIENT
 
 KEYS = uuid.UUID("5f0f5bb4-4f5c-4a0e-9d0c-8a3c1f8f2d11")  # namespace of ids made from Idempotency-Keys
 members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode  # of two with one name the last, as in Python
@@ -98,7 +98,7 @@ class Gateway:
                 self.broker.workers(),
                 self.broker.persistent(),
             )
-        except PASSING:
+        except TRANSIENT:
             about |= {"status": "unhealthy", "reasons": [errors.AWAY], "error": errors.AWAY}
             return answer(about, 503, errors.RETRY)
         reasons = (

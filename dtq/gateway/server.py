@@ -1,26 +1,22 @@
 """Runs the gateway under waitress, beside a thread that maintains the queue, workers or not."""
 
 import ipaddress
-import json
 import logging
-import os
 import signal
 import socket
 import sys
 import threading
 from contextlib import closing
-from pathlib import Path
 
-import redis
-
-from dtq import redis_server
-from dtq.access import ApiKeys
-from dtq.broker import MAINTENANCE_INTERVAL, Broker
+from dtq import announcement, redis_server
 from dtq.config import Settings
 from dtq.errors import ConfigError
 from dtq.gateway import create_app
+from dtq.gateway.access import ApiKeys
 from dtq.gateway.listening import Server
-from dtq.outage import PASSING, Outage
+from dtq.queue.broker import ANSWER_TIMEOUT, Broker
+from dtq.queue.maintenance import keep_maintaining
+from dtq.transient import TRANSIENT
 
 MAKE_KEY = "dtq key create --name me --scope admin"
 log = logging.getLogger("dtq.gateway")
@@ -41,22 +37,25 @@ def serve(settings: Settings) -> None:
         check_keys(settings, broker)
         app = create_app(broker, keys_required=keys_required(settings, broker))
         ended = threading.Event()
-        maintenance = threading.Thread(target=maintain, args=(broker, ended), daemon=True)
+        maintenance = threading.Thread(
+            target=keep_maintaining, args=(broker.maintain, ended, log), daemon=True
+        )
         maintenance.start()
         server = Server(app, listener)
-        note = _note(settings, listener.getsockname()[1])
+        url = _url(settings.host, listener.getsockname()[1])
+        announcement.announce(settings.home, url)
+        log.info("listening on %s", url)
         try:
             server.run()
         finally:
-            if note.exists() and json.loads(note.read_text())["pid"] == os.getpid():  # else another's
-                note.unlink()
+            announcement.withdraw(settings.home)
             ended.set()
             maintenance.join()
 
 
 def connect(url: str, settings: Settings) -> Broker:
     """A broker for those who wait for an answer: it works within two seconds, or raises."""
-    return Broker(url, settings, timeout=1)
+    return Broker(url, settings, timeout=ANSWER_TIMEOUT)
 
 
 def check_keys(settings: Settings, broker: Broker) -> None:
@@ -86,7 +85,7 @@ def keys_required(settings: Settings, broker: Broker) -> bool:
 def _has_key(broker: Broker) -> bool:
     try:
         return ApiKeys(broker).any()
-    except PASSING:  # then nobody can know, and nobody is let in without a key in any case
+    except TRANSIENT:  # then nobody can know, and nobody is let in without a key in any case
         return True
 
 
@@ -107,24 +106,7 @@ def listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def maintain(broker: Broker, ended: threading.Event) -> None:
-    """Maintains the queue every second until `ended`, through outages of Redis too."""
-    outage, pause = Outage(log), 0.0
-    while not ended.wait(pause):
-        try:
-            broker.maintain()
-            outage.over()
-            pause = MAINTENANCE_INTERVAL
-        except redis.RedisError as error:
-            pause = outage.failed(error)
-
-
-def _note(settings: Settings, port: int) -> Path:
-    """Writes the address down, so that other terminals find it. They read all of it, or nothing."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    settings.home.mkdir(parents=True, exist_ok=True)
-    draft = settings.home / f"gateway.{os.getpid()}"
-    draft.write_text(json.dumps({"url": url, "pid": os.getpid()}))
-    log.info("listening on %s", url)
-    return draft.replace(settings.home / "gateway.json")
+def _url(host: str, port: int) -> str:
+    """How this machine itself reaches the address."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -4,10 +4,12 @@ import threading
 
 from flask import Flask
 
-from dtq import config, logs, tracing
+from dtq import config
 from dtq.errors import ConfigError
 from dtq.gateway import create_app
-from dtq.gateway.server import connect, keys_required, maintain
+from dtq.gateway.server import connect, keys_required, log
+from dtq.observe import logs, tracing
+from dtq.queue.maintenance import keep_maintaining
 
 
 def load() -> config.Settings:
@@ -34,7 +36,9 @@ def create() -> Flask:
     logs.setup(settings)
     tracing.start("gateway")
     broker = connect(str(settings.url), settings)
-    # Each process maintains the queue, so that leases end and delays pass also where no worker lives; a guard
-    # in Redis lets one do it at a time. The thread ends with its process.
-    threading.Thread(target=maintain, args=(broker, threading.Event()), daemon=True).start()
+    # Each process maintains the queue, so that leases end and delays pass also where no worker lives; Redis
+    # lets one of them do it at a time. The thread ends with its process.
+    threading.Thread(
+        target=keep_maintaining, args=(broker.maintain, threading.Event(), log), daemon=True
+    ).start()
     return create_app(broker, keys_required=keys_required(settings, broker))

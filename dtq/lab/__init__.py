@@ -1,42 +1,48 @@
 """What only the notebooks need: a cluster to break, the ledger that audits it, charts, exercises.
 
 Functions and classes are imported when they are first asked for (PEP 562), so that a worker that needs one
-small module of this package does not wait for pandas and matplotlib. `frames` and `plot` are modules.
+small module of this package does not wait for pandas and matplotlib. `frames`, `plot` and `traces` are
+modules.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dtq.lab.audits import audit
-    from dtq.lab.cluster import LocalCluster
-    from dtq.lab.commands import monitor
-    from dtq.lab.exercises import begin, check, predict, progress
-    from dtq.lab.load import steady_load
-    from dtq.lab.naive import NaiveQueue
-    from dtq.lab.samples import sample
+    from dtq.lab.charts import plot
+    from dtq.lab.cluster.load import steady_load
+    from dtq.lab.cluster.local_cluster import LocalCluster
+    from dtq.lab.cluster.naive import NaiveQueue
+    from dtq.lab.course.exercises import begin, check, predict, progress
+    from dtq.lab.witness import frames, traces
+    from dtq.lab.witness.audits import audit
+    from dtq.lab.witness.monitor import monitor
+    from dtq.lab.witness.samples import sample
 
 __all__ = ["LocalCluster", "NaiveQueue", "audit", "begin", "check", "frames", "monitor", "plot", "predict"]
-__all__ += ["progress", "sample", "steady_load"]
+__all__ += ["progress", "sample", "steady_load", "traces"]
 
 _HOMES = {
-    "LocalCluster": "cluster",
-    "NaiveQueue": "naive",
-    "audit": "audits",
-    "begin": "exercises",
-    "check": "exercises",
-    "monitor": "commands",
-    "predict": "exercises",
-    "progress": "exercises",
-    "sample": "samples",
-    "steady_load": "load",
+    "LocalCluster": "cluster.local_cluster",
+    "NaiveQueue": "cluster.naive",
+    "audit": "witness.audits",
+    "begin": "course.exercises",
+    "check": "course.exercises",
+    "monitor": "witness.monitor",
+    "predict": "course.exercises",
+    "progress": "course.exercises",
+    "sample": "witness.samples",
+    "steady_load": "cluster.load",
 }
+_MODULES = {"frames": "witness.frames", "plot": "charts.plot", "traces": "witness.traces"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    if name in _MODULES:
+        return import_module(f"{__name__}.{_MODULES[name]}")
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

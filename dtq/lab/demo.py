@@ -3,8 +3,8 @@
 from collections import Counter
 from functools import partial
 
-from dtq.lab.audits import audit
-from dtq.lab.cluster import LocalCluster
+from dtq.lab.cluster.local_cluster import LocalCluster
+from dtq.lab.witness.audits import audit
 
 WORKERS, TASKS, SECONDS = 3, 20, 0.2
 tell = partial(print, flush=True)

@@ -27,13 +27,14 @@ import click
 import msgspec
 import psutil
 
-from dtq.broker import MAINTENANCE_INTERVAL, Broker
 from dtq.config import Settings
-from dtq.lab.supervisor import Supervisor
-from dtq.presence import Presence
+from dtq.lab.cluster.supervisor import Supervisor
+from dtq.queue.broker import Broker
+from dtq.queue.maintenance import INTERVAL
+from dtq.queue.task import NewTask
+from dtq.queue.worker_info import WorkerInfo
 from dtq.redis_server import RedisServer
-from dtq.task import NewTask
-from dtq.worker import IDLE_WAIT
+from dtq.worker.worker import IDLE_WAIT
 
 NOOP = {"type": "noop", "data": None}  # does nothing: what is measured is the queue alone
 BATCH = 100  # tasks in one request
@@ -266,7 +267,7 @@ def idle_worker(system: System, lives: int) -> Figures:
 def show_life(url: str, lives: int) -> int:
     """Sends what an idle worker sends in ten seconds, so many times; returns the number of calls."""
     with closing(Broker(url, Settings(_env_file=None))) as broker:
-        presence = Presence(
+        presence = WorkerInfo(
             id=f"nobody-{os.getpid()}",
             status="idle",
             current_task=None,
@@ -275,7 +276,7 @@ def show_life(url: str, lives: int) -> int:
             pid=os.getpid(),
         )
         calls: dict[Callable[[], object], float] = {
-            broker.maintain: 10 / MAINTENANCE_INTERVAL,
+            broker.maintain: 10 / INTERVAL,
             lambda: broker.heartbeat(presence): 10 / broker.settings.heartbeat,
             lambda: broker.report_and_claim(presence.id, [], 1): 10 / IDLE_WAIT,
             lambda: broker.redis.zpopmin(broker.keys.wake): 10 / IDLE_WAIT,  # what the server does for a wait

@@ -21,10 +21,10 @@ import click
 import msgspec
 import requests
 
-from dtq.access import ApiKeys, Scope
-from dtq.broker import Broker
 from dtq.config import Settings
-from dtq.lab.supervisor import Supervisor
+from dtq.gateway.access import ApiKeys, Scope
+from dtq.lab.cluster.supervisor import Supervisor
+from dtq.queue.broker import Broker
 from dtq.redis_server import RedisServer
 
 

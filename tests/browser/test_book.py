@@ -11,8 +11,8 @@ import click
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
-from dtq.lab import source_pages
-from dtq.lab.book import build
+from scripts.publish import source_pages
+from scripts.publish.book import build
 from tests.notebooks.execution import Execution
 from tests.notebooks.workbook import NOTEBOOKS, ROOT, Notebook
 
@@ -114,9 +114,9 @@ def test_links_lead_to_what_is_there(reading: Reading) -> None:
 
 
 def test_a_link_to_a_method_leads_to_where_it_is_defined(book: Path, page: Page) -> None:
-    address = source_pages.address("dtq/broker.py", "dtq.broker.Broker.submit")
+    address = source_pages.address("dtq/queue/broker.py", "dtq.queue.broker.Broker.submit")
     number = int(address.partition("#line-")[2])
-    lines = (ROOT / "dtq/broker.py").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / "dtq/queue/broker.py").read_text(encoding="utf-8").splitlines()
     assert lines[number - 1].startswith("    def submit(")
     page.goto(f"{book.as_uri()}/{address}")
     expect(page.locator(f"#line-{number}")).to_be_in_viewport()

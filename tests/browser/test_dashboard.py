@@ -12,14 +12,14 @@ from playwright.sync_api import Locator, Page, Request, expect
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.serving import make_server
 
-from dtq.access import ApiKeys, Scope
-from dtq.broker import Broker
 from dtq.gateway import create_app, dashboard
-from dtq.lab.cluster import LocalCluster
-from dtq.presence import Presence
-from dtq.report import Completed, Failed
-from dtq.task import Status
-from tests.helpers import new_task, wait_until
+from dtq.gateway.access import ApiKeys, Scope
+from dtq.lab.cluster.local_cluster import LocalCluster
+from dtq.queue.broker import Broker
+from dtq.queue.reports import Completed, Failed
+from dtq.queue.task import Status
+from dtq.queue.worker_info import WorkerInfo
+from tests.helpers import held, new_task, wait_until
 
 expect.set_options(timeout=20_000)  # milliseconds; for a machine that has much to do
 HACK = "<img src=x onerror=\"document.body.id='hacked'\">"
@@ -146,7 +146,7 @@ def bury(broker: Broker, type: str = "fail", error: str = "broken", data: Any = 
     task = new_task(type, data)
     broker.submit([task])
     broker.report_and_claim("worker-1", [], 1)
-    broker.report_and_claim("worker-1", [Failed(task.id, 1, 0.1, 0.0, "failed", error, 0)], 0)
+    broker.report_and_claim("worker-1", [Failed(held(task.id, 1), 0.1, 0.0, "failed", error, 0)], 0)
     return task.id
 
 
@@ -222,7 +222,7 @@ def test_what_a_stranger_wrote_is_shown_as_text(page: Page, cluster: LocalCluste
 
 def test_what_a_worker_calls_itself_is_text_too(page: Page, site: Site, broker: Broker) -> None:
     name = '<b style="color:red">me</b>'
-    broker.heartbeat(Presence(id=name, status="busy", host=HACK))
+    broker.heartbeat(WorkerInfo(id=name, status="busy", host=HACK))
     visit = Visit(page, site.url)
     expect(page.locator("#workers tr")).to_contain_text([name])
     expect(page.locator("#workers tr")).to_contain_text([HACK])
@@ -416,10 +416,10 @@ def test_a_task_is_shown_with_its_history_and_its_numbers_as_they_are(
     task = new_task("count", {"big": 12345678901234567890, "whole": 1.0, "text": "é"})
     broker.submit([task])
     broker.report_and_claim("worker-7", [], 1)
-    broker.report_and_claim("worker-7", [Failed(task.id, 1, 0.1, 0.0, "failed", "no luck", 0)], 0)
+    broker.report_and_claim("worker-7", [Failed(held(task.id, 1), 0.1, 0.0, "failed", "no luck", 0)], 0)
     broker.requeue([task.id])
     broker.report_and_claim("worker-8", [], 1)
-    broker.report_and_claim("worker-8", [Completed(task.id, 2, 0.25, 0.0, b"[1e400,[]]")], 0)
+    broker.report_and_claim("worker-8", [Completed(held(task.id, 2), 0.25, 0.0, b"[1e400,[]]")], 0)
     visit = Visit(page, site.url)
     opener = visit.row("tasks", task.id).get_by_role("button")
     opener.focus()
@@ -442,7 +442,7 @@ def test_a_task_is_shown_with_its_history_and_its_numbers_as_they_are(
 
 
 def test_a_task_that_is_gone_is_said_to_be(page: Page, site: Site, broker: Broker) -> None:
-    broker.heartbeat(Presence(id="worker-1", status="busy", current_task="no-such-task"))
+    broker.heartbeat(WorkerInfo(id="worker-1", status="busy", current_task="no-such-task"))
     visit = Visit(page, site.url)
     visit.button("no-such-task").click()
     expect(page.locator("#detail")).to_contain_text("There is no task no-such-task (any more).")
@@ -609,7 +609,7 @@ def test_a_narrow_screen_does_not_scroll_sideways(page: Page, site: Site, broker
     page.set_viewport_size({"width": 390, "height": 844})
     long = "x" * 100
     task_id = bury(broker, long, "y" * 1000, "z" * 30_000)
-    broker.heartbeat(Presence(id=long, status="busy", host=long, pid=2**31, current_task=long))
+    broker.heartbeat(WorkerInfo(id=long, status="busy", host=long, pid=2**31, current_task=long))
     visit = Visit(page, site.url)
     expect(visit.row("workers", long)).to_be_visible()
     expect(page.locator("#depth .scatterlayer path.js-line").first).to_be_attached()

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.helpers import alive, family, wait_until
+from tests.helpers import ROOT, alive, family, wait_until
 
-ROOT = Path(__file__).parent.parent.parent
 NOTEBOOK = "week1_1_first_tasks.ipynb"
 MINUTE = 60_000  # ms
 

@@ -4,13 +4,13 @@ import platform
 import re
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).parent.parent.parent
+from tests.helpers import ROOT
+
 DEPLOY = ROOT / "deploy"
 
 collect_ignore = []

@@ -15,7 +15,7 @@ import yaml
 from dockerfile_parse import DockerfileParser
 
 import dtq
-from dtq import cli
+from dtq.cli.commands import main
 from dtq.config import Settings
 from dtq.redis_server import RedisServer
 from tests.deploy.conftest import DEPLOY, ROOT
@@ -149,7 +149,7 @@ def test_environment_has_settings_that_there_are(compose: dict[str, Any], servic
 def test_commands_are_those_of_dtq(compose: dict[str, Any]) -> None:
     program, name, *arguments = compose["services"]["worker"]["command"]
     assert program == "dtq"
-    cli.main.commands[name].make_context(name, arguments)
+    main.commands[name].make_context(name, arguments)
     checks = [
         compose["services"]["worker"]["healthcheck"]["test"],
         json.loads(values("HEALTHCHECK")[0].partition("CMD")[2]),

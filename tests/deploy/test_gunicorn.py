@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import requests
 
-from dtq.access import ApiKeys, Scope
-from dtq.broker import Broker
+from dtq.gateway.access import ApiKeys, Scope
+from dtq.queue.broker import Broker
 from dtq.redis_server import RedisServer, free_port
 from tests.deploy.conftest import DEPLOY
 from tests.helpers import alive, family, new_task, wait_until

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from kubernetes_validate.utils import all_versions
 
-from dtq import cli
+from dtq.cli.commands import main
 from tests.deploy.conftest import DEPLOY
 
 FOLDER = DEPLOY / "kubernetes"
@@ -87,7 +87,7 @@ def test_a_worker_has_time_to_finish_its_task(manifests: Manifests) -> None:
     assert pod(manifests, "Deployment", "worker")["terminationGracePeriodSeconds"] > float(drain)
     program, name, *arguments = worker["command"]
     assert program == "dtq"
-    cli.main.commands[name].make_context(name, arguments)
+    main.commands[name].make_context(name, arguments)
 
 
 def test_no_container_is_killed_because_redis_is_away(manifests: Manifests) -> None:

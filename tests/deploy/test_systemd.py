@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dtq import cli
+from dtq.cli.commands import main
 from dtq.config import Settings
 from tests.deploy.conftest import DEPLOY
 
@@ -72,4 +72,4 @@ def test_a_worker_has_time_to_finish_its_task() -> None:
     assert float(settings(worker)["TimeoutStopSec"]) > drain
     program, name, *arguments = settings(worker)["ExecStart"].split()
     assert program == "/opt/dtq/bin/dtq"
-    cli.main.commands[name].make_context(name, arguments)
+    main.commands[name].make_context(name, arguments)

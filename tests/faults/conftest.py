@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dtq.lab.cluster import LocalCluster
+from dtq.lab.cluster.local_cluster import LocalCluster
 
 
 @pytest.fixture

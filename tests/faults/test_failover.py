@@ -18,10 +18,10 @@ import redis
 
 from dtq.client import Client
 from dtq.errors import DtqError
-from dtq.lab.replicas import ReplicatedRedis
-from dtq.processes import Processes
+from dtq.lab.cluster.replicas import ReplicatedRedis
+from dtq.processes.children import Children
+from dtq.queue.task import Status
 from dtq.redis_server import RedisServer, free_port
-from dtq.task import Status
 from tests.helpers import wait_until
 from tests.redis_cluster import bus_port, node, owner_of, redis_cluster
 
@@ -36,7 +36,7 @@ Start = Callable[..., "Service"]
 class Service:
     """Two gateways and three workers, each a process, and somebody who submits to both in turn."""
 
-    def __init__(self, processes: Processes, home: Path, environment: dict[str, str]) -> None:
+    def __init__(self, processes: Children, home: Path, environment: dict[str, str]) -> None:
         ports = [str(free_port()) for _ in range(2)]
         commands = {f"gateway-{port}": ["gateway", "--port", port] for port in ports}
         commands |= {name: ["worker", "--name", name] for name in WORKERS}
@@ -90,15 +90,15 @@ class Service:
 
 
 @pytest.fixture
-def processes() -> Iterator[Processes]:
+def processes() -> Iterator[Children]:
     """They end with the test."""
-    processes = Processes()
+    processes = Children()
     yield processes
     processes.close(grace=0)
 
 
 @pytest.fixture
-def start(processes: Processes, tmp_path: Path) -> Iterator[Start]:
+def start(processes: Children, tmp_path: Path) -> Iterator[Start]:
     """Starts a service with these settings; returns when its load is on."""
     with ExitStack() as stack:
 
@@ -115,7 +115,7 @@ def start(processes: Processes, tmp_path: Path) -> Iterator[Start]:
 
 
 def test_nothing_that_a_replica_has_is_lost_when_the_primary_is_killed(
-    tmp_path: Path, processes: Processes, start: Start
+    tmp_path: Path, processes: Children, start: Start
 ) -> None:
     servers = ReplicatedRedis(tmp_path, 2, "everysec", processes).start()
     service = start(DTQ_REDIS_SENTINELS=servers.sentinels, DTQ_WAIT_REPLICAS="1")

@@ -4,8 +4,8 @@ import threading
 from collections.abc import Callable
 
 from dtq.errors import DtqError
-from dtq.lab.cluster import LocalCluster
-from dtq.task import Status
+from dtq.lab.cluster.local_cluster import LocalCluster
+from dtq.queue.task import Status
 from tests.helpers import wait_until
 
 

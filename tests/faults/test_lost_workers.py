@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from dtq.lab.cluster import LocalCluster
-from dtq.task import Status
+from dtq.lab.cluster.local_cluster import LocalCluster
+from dtq.queue.task import Status
 from tests.helpers import new_task, wait_until
 
 

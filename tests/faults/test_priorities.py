@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from dtq.lab.cluster import LocalCluster
+from dtq.lab.cluster.local_cluster import LocalCluster
 
 
 def test_all_high_tasks_start_before_all_normal_ones_and_each_kind_in_order(

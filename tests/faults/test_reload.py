@@ -13,9 +13,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from dtq.lab.cluster import LocalCluster
-from dtq.lab.executions import counted
-from dtq.task import Status
+from dtq.lab.cluster.local_cluster import LocalCluster
+from dtq.lab.witness.ledger import counted
+from dtq.queue.task import Status
 from tests.faults.test_lost_workers import running
 from tests.helpers import alive, family, wait_until
 
@@ -53,7 +53,7 @@ class Program:
         self.code = folder / "my_tasks.py"
         self.code.write_text(FIRST)
         environment = os.environ | {"REDIS_URL": cluster.redis_url, "DTQ_HOME": str(folder)}
-        modules = ["--tasks", str(self.code), "--tasks", "dtq.lab.signed"]
+        modules = ["--tasks", str(self.code), "--tasks", "dtq.lab.witness.ledger_hook"]
         command = [sys.executable, "-m", "dtq", *arguments, *modules]
         with self.log.open("w") as output:
             self.process = subprocess.Popen(

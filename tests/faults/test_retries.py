@@ -1,7 +1,7 @@
 """Failures are tried again after 2, 4 and 8 seconds, then left to a human."""
 
-from dtq.lab.cluster import LocalCluster
-from dtq.task import Status
+from dtq.lab.cluster.local_cluster import LocalCluster
+from dtq.queue.task import Status
 
 
 def test_three_retries_at_growing_distances_then_the_dead_letter(cluster: LocalCluster) -> None:

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from dtq.lab.cluster import LocalCluster
-from dtq.task import Status
+from dtq.lab.cluster.local_cluster import LocalCluster
+from dtq.queue.task import Status
 from tests.faults.test_lost_workers import running
 from tests.helpers import wait_until
 
@@ -39,7 +39,7 @@ def test_a_worker_that_is_stopped_in_the_middle_of_a_task_finishes_it(cluster: L
 
     task = cluster.client.get(task_id)
     assert (task.status, task.worker_id, task.attempts) == (Status.COMPLETED, worker, 1)
-    assert worker not in [presence.id for presence in cluster.client.workers()]
+    assert worker not in [shown.id for shown in cluster.client.workers()]
 
 
 def test_an_idle_worker_stops_and_says_goodbye(cluster: LocalCluster) -> None:

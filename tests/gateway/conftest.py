@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
-from dtq.broker import Broker
 from dtq.config import Settings
 from dtq.gateway import create_app
 from dtq.gateway.server import connect
+from dtq.queue.broker import Broker
 from dtq.redis_server import RedisServer
 from tests.helpers import wait_until
 

@@ -11,16 +11,16 @@ from flask.testing import FlaskClient
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
-from dtq.access import SESSION, ApiKeys, Scope
-from dtq.broker import Broker
 from dtq.config import Settings
 from dtq.gateway import create_app
+from dtq.gateway.access import SESSION, ApiKeys, Scope
 from dtq.gateway.auth import COOKIE
 from dtq.gateway.server import connect
+from dtq.queue.broker import Broker
+from dtq.queue.reports import Failed
 from dtq.redis_server import RedisServer
-from dtq.report import Failed
 from tests.gateway.conftest import GatewayProcess
-from tests.helpers import new_task
+from tests.helpers import held, new_task
 
 HERE = "http://localhost"  # where the test client says that it is
 ELSEWHERE = [
@@ -188,7 +188,7 @@ def test_to_read_any_key_will_do(door: Door) -> None:
 def test_who_may_only_read_changes_nothing(door: Door) -> None:
     door.broker.submit([new_task("fail", id="t")])
     door.broker.report_and_claim("worker-1", [], 1)
-    door.broker.report_and_claim("worker-1", [Failed("t", 1, 0.1, 0.0, "failed", "broken", 0)], 0)
+    door.broker.report_and_claim("worker-1", [Failed(held("t", 1), 0.1, 0.0, "failed", "broken", 0)], 0)
     before = door.broker.counts()
     assert before["dead_letter"] == 1
     task = {"type": "noop", "data": 1}

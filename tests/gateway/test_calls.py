@@ -10,12 +10,12 @@ import pytest
 import redis
 from flask.testing import FlaskClient
 
-from dtq.broker import Broker
-from dtq.presence import Presence
+from dtq.queue.broker import Broker
+from dtq.queue.reports import Completed, Failed
+from dtq.queue.task import Status
+from dtq.queue.worker_info import WorkerInfo
 from dtq.redis_server import RedisServer
-from dtq.report import Completed, Failed
-from dtq.task import Status
-from tests.helpers import new_task
+from tests.helpers import held, new_task
 
 
 def claim(broker: Broker) -> str:
@@ -27,7 +27,7 @@ def bury(broker: Broker) -> str:
     """A task fails for good; returns its id."""
     broker.submit([new_task("fail")])
     task_id = claim(broker)
-    broker.report_and_claim("worker-1", [Failed(task_id, 1, 0.1, 0.0, "failed", "broken", 0)], 0)
+    broker.report_and_claim("worker-1", [Failed(held(task_id, 1), 0.1, 0.0, "failed", "broken", 0)], 0)
     return task_id
 
 
@@ -82,7 +82,7 @@ def test_a_question_that_makes_no_sense_is_refused(http: FlaskClient, query: str
 def test_a_task_is_shown_with_its_times_in_utc(http: FlaskClient, broker: Broker) -> None:
     broker.submit([new_task(data={"a": 1})])
     task_id = claim(broker)
-    broker.report_and_claim("worker-1", [Completed(task_id, 1, 0.25, 0.0, b'{"b":2}')], 0)
+    broker.report_and_claim("worker-1", [Completed(held(task_id, 1), 0.25, 0.0, b'{"b":2}')], 0)
     shown = http.get(f"/tasks/{task_id}").get_json()
     assert (shown["id"], shown["status"], shown["attempts"]) == (task_id, "completed", 1)
     assert (shown["data"], shown["result"], shown["duration"]) == ({"a": 1}, {"b": 2}, 0.25)
@@ -144,7 +144,7 @@ def test_a_task_that_was_started_cannot_be_cancelled(http: FlaskClient, broker: 
     dead = bury(broker)
     broker.submit([new_task(id="a"), new_task(id="b")])
     done, running = claim(broker), claim(broker)
-    broker.report_and_claim("worker-1", [Completed(done, 1, 0.1, 0.0, b"1")], 0)
+    broker.report_and_claim("worker-1", [Completed(held(done, 1), 0.1, 0.0, b"1")], 0)
     for task_id, status in ((dead, "failed"), (done, "completed"), (running, "processing")):
         answer = http.delete(f"/tasks/{task_id}")
         assert answer.status_code == 409
@@ -158,8 +158,8 @@ def test_a_task_that_was_started_cannot_be_cancelled(http: FlaskClient, broker: 
 def test_only_live_workers_are_listed(http: FlaskClient, make_broker: Callable[..., Broker]) -> None:
     broker = make_broker()
     assert http.get("/workers").get_json() == {"workers": [], "count": 0}
-    broker.heartbeat(Presence(id="worker-1", status="idle", host="here", pid=7))
-    broker.heartbeat(Presence(id="worker-2", status="busy"))
+    broker.heartbeat(WorkerInfo(id="worker-1", status="idle", host="here", pid=7))
+    broker.heartbeat(WorkerInfo(id="worker-2", status="busy"))
     broker.redis.delete(broker.keys.worker + "worker-2")  # it was silent for too long
     answer = http.get("/workers").get_json()
     assert answer["count"] == 1
@@ -171,10 +171,10 @@ def test_only_live_workers_are_listed(http: FlaskClient, make_broker: Callable[.
 
 def test_health_counts(http: FlaskClient, broker: Broker) -> None:
     dead = bury(broker)
-    broker.heartbeat(Presence(id="worker-1", status="idle"))
+    broker.heartbeat(WorkerInfo(id="worker-1", status="idle"))
     broker.submit([new_task(id="a"), new_task(id="b")])
     done = claim(broker)
-    broker.report_and_claim("worker-1", [Completed(done, 1, 0.1, 0.0, b"1")], 1)
+    broker.report_and_claim("worker-1", [Completed(held(done, 1), 0.1, 0.0, b"1")], 1)
     broker.submit([new_task(priority="high"), new_task(), new_task(delay=60), new_task(depends_on=[dead])])
     answer = http.get("/health")
     assert answer.status_code == 200

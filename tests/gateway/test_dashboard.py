@@ -8,9 +8,9 @@ import pytest
 from flask import g
 from flask.testing import FlaskClient
 
-from dtq.broker import Broker
 from dtq.gateway import create_app, dashboard
-from dtq.task import Status
+from dtq.queue.broker import Broker
+from dtq.queue.task import Status
 
 FILES = Path(dashboard.__file__).parent
 ADDRESS = re.compile(r'(?:src|href)="([^"]*)"')

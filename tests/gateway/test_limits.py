@@ -16,12 +16,12 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from dtq import Client
-from dtq.access import ApiKeys, Scope
-from dtq.broker import Broker
 from dtq.config import load
 from dtq.errors import ConfigError
 from dtq.gateway import create_app
+from dtq.gateway.access import ApiKeys, Scope
 from dtq.gateway.server import connect
+from dtq.queue.broker import Broker
 from dtq.redis_server import RedisServer
 from tests.gateway.conftest import GatewayProcess
 from tests.helpers import wait_until

@@ -8,11 +8,11 @@ from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from dtq.broker import Broker
-from dtq.presence import Presence
+from dtq.queue.broker import Broker
+from dtq.queue.reports import Completed, Failed
+from dtq.queue.worker_info import WorkerInfo
 from dtq.redis_server import RedisServer
-from dtq.report import Completed, Failed
-from tests.helpers import new_task
+from tests.helpers import held, new_task
 
 
 @pytest.fixture
@@ -63,14 +63,14 @@ def test_the_contract_knows_which_bodies_fit(contract: dict[str, Any]) -> None:
 
 def asked(broker: Broker) -> list[tuple[str, str, int, dict[str, Any]]]:
     """Every call, in an order in which it has something to say: method, address, status, options."""
-    broker.heartbeat(Presence(id="worker-1", status="idle"))
+    broker.heartbeat(WorkerInfo(id="worker-1", status="idle"))
     for name in ("dead", "dead-2", "dead-3"):
         broker.submit([new_task("fail", id=name)])
         broker.report_and_claim("worker-1", [], 1)
-        broker.report_and_claim("worker-1", [Failed(name, 1, 0.1, 0.0, "failed", "broken", 0)], 0)
+        broker.report_and_claim("worker-1", [Failed(held(name, 1), 0.1, 0.0, "failed", "broken", 0)], 0)
     broker.submit([new_task(id="done"), new_task(id="running"), new_task(id="free")])
     broker.report_and_claim("worker-1", [], 2)
-    broker.report_and_claim("worker-1", [Completed("done", 1, 0.1, 0.0, b"[1]")], 0)
+    broker.report_and_claim("worker-1", [Completed(held("done", 1), 0.1, 0.0, b"[1]")], 0)
     task = {"type": "noop", "data": {"a": [1]}}
     keyed = {"json": task, "headers": {"Idempotency-Key": "k"}}
     return [

@@ -11,7 +11,7 @@ import pytest
 import redis
 import requests
 
-from dtq.broker import Broker
+from dtq.queue.broker import Broker
 from dtq.redis_server import RedisServer, free_port
 from tests.gateway.conftest import GatewayProcess
 from tests.helpers import wait_until

@@ -13,13 +13,13 @@ import requests
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from dtq.broker import Broker
 from dtq.errors import ApiError
-from dtq.figures import Spread
 from dtq.gateway import create_app
 from dtq.lab import LocalCluster
+from dtq.observe.stats import Spread
+from dtq.queue.broker import Broker
+from dtq.queue.task import Task
 from dtq.redis_server import RedisServer
-from dtq.task import Task
 from tests.helpers import new_task
 
 WORK = {

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from dtq.broker import Broker
+from dtq.queue.broker import Broker
 from tests.gateway.conftest import GatewayProcess
 from tests.helpers import wait_until
 
@@ -38,7 +38,7 @@ def with_slow_calls(*arguments, **options):
     return app
 
 server.create_app = with_slow_calls
-from dtq.cli import main
+from dtq.cli.commands import main
 main()
 """.replace("LARGE", str(LARGE))
 

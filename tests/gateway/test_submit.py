@@ -11,10 +11,10 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from dtq.broker import Broker
-from dtq.report import Completed
-from dtq.task import Status
-from tests.helpers import new_task
+from dtq.queue.broker import Broker
+from dtq.queue.reports import Completed
+from dtq.queue.task import Status
+from tests.helpers import held, new_task
 
 JSON = "application/json"
 
@@ -103,7 +103,7 @@ def test_a_payload_keeps_its_bytes(http: FlaskClient, broker: Broker, payload: s
 def test_a_result_keeps_its_bytes(http: FlaskClient, broker: Broker) -> None:
     broker.submit([new_task()])
     _, [task] = broker.report_and_claim("worker-1", [], 1)
-    broker.report_and_claim("worker-1", [Completed(task.id, 1, 0.1, 0.0, b'{"a":1.10,"b":[]}')], 0)
+    broker.report_and_claim("worker-1", [Completed(held(task.id, 1), 0.1, 0.0, b'{"a":1.10,"b":[]}')], 0)
     assert b'"result":{"a":1.10,"b":[]}' in http.get(f"/tasks/{task.id}").data
     assert b'"result":{"a":1.10,"b":[]}' in http.get("/tasks").data
 
@@ -270,7 +270,7 @@ def test_a_finished_task_is_still_known_by_its_key(http: FlaskClient, broker: Br
     body, headers = '{"type":"noop","data":1}', {"Idempotency-Key": "order-17"}
     task_id = post(http, body, headers=headers).get_json()["task_id"]
     _, [task] = broker.report_and_claim("worker-1", [], 1)
-    broker.report_and_claim("worker-1", [Completed(task.id, 1, 0.1, 0.0, b"7")], 0)
+    broker.report_and_claim("worker-1", [Completed(held(task.id, 1), 0.1, 0.0, b"7")], 0)
     again = post(http, body, headers=headers)
     assert (again.status_code, again.get_json()["task_id"]) == (200, task_id)
     assert broker.counts() | {"completed": 1, "pending": 0} == broker.counts()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dtq.lab import record
+from dtq.lab.witness import record
 from dtq.redis_server import RedisServer
 
 

@@ -22,6 +22,6 @@ def test_an_unknown_name_is_refused() -> None:
 
 
 def test_a_worker_that_signs_does_not_load_the_charts() -> None:
-    code = "import sys, dtq.lab.executions; print('pandas' in sys.modules, 'matplotlib' in sys.modules)"
+    code = "import sys, dtq.lab.witness.ledger; print('pandas' in sys.modules, 'matplotlib' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "False False\n"

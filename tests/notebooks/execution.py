@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
-from dtq.lab.run import Run, execute
+from scripts.publish.run_notebooks import Run, execute
 from tests.helpers import wait_until
 from tests.notebooks.processes import leftovers
 from tests.notebooks.workbook import Notebook

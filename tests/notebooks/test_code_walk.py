@@ -6,12 +6,14 @@ from types import FunctionType, ModuleType
 
 import pytest
 
-from dtq import broker, hand, keys, task, tasks, worker
-from dtq.broker import TRANSITIONS
-from tests.notebooks.workbook import NOTEBOOKS, ROOT, Notebook
+from dtq import tasks
+from dtq.queue import broker, keys, task
+from dtq.queue.scripts import LUA, TRANSITIONS
+from dtq.worker import claimed, worker
+from tests.notebooks.workbook import NOTEBOOKS, Notebook
 
-CORE = (broker, worker, hand, tasks, task, keys)
-LUA = sorted(path.name for path in (ROOT / "dtq" / "lua").glob("*.lua"))
+CORE = (broker, worker, claimed, tasks, task, keys)
+SCRIPTS = sorted(path.name for path in LUA.iterdir())
 UNNAMED = [
     "Maintained",
     "Broker.close",

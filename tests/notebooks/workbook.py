@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from dtq.lab.exercises import checks_of
+from dtq.lab.course.exercises import checks_of
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 TABLE = re.compile(r"^\|.*$", re.MULTILINE)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from dtq.broker import Broker
-from dtq.processes import Processes
+from dtq.processes.children import Children
+from dtq.queue.broker import Broker
 from dtq.redis_server import RedisServer
-from dtq.worker import Worker
+from dtq.worker.worker import Worker
 from tests.helpers import exit_code, wait_until
 
 TYPES = '''
@@ -49,7 +49,7 @@ def loop(data, context):
 class Started:
     """A worker in a process of its own."""
 
-    def __init__(self, processes: Processes, broker: Broker, name: str, pid: int, output: Path) -> None:
+    def __init__(self, processes: Children, broker: Broker, name: str, pid: int, output: Path) -> None:
         self.name, self.pid = name, pid
         self._processes, self._broker, self._output = processes, broker, output
 
@@ -75,8 +75,7 @@ class Started:
 def shows(broker: Broker, **fields: Any) -> bool:
     """Whether a live worker says this of itself."""
     return any(
-        all(getattr(presence, name) == value for name, value in fields.items())
-        for presence in broker.workers()
+        all(getattr(shown, name) == value for name, value in fields.items()) for shown in broker.workers()
     )
 
 
@@ -119,7 +118,7 @@ def start_worker(tmp_path: Path) -> Iterator[Callable[..., Started]]:
     """
     (tmp_path / "types.d").mkdir()
     (tmp_path / "types.d" / "worker_types.py").write_text(TYPES)
-    processes = Processes()
+    processes = Children()
 
     def start(
         broker: Broker,
@@ -133,7 +132,7 @@ def start_worker(tmp_path: Path) -> Iterator[Callable[..., Started]]:
         environment = {f"DTQ_{key.upper()}": str(value) for key, value in settings.items()}
         connection = broker.redis.connection_pool.connection_kwargs
         environment["REDIS_URL"] = f"redis://{connection['host']}:{connection['port']}/0{query}"
-        code = ["-c", f"{patch}; from dtq.cli import main; main()"] if patch else ["-m", "dtq"]
+        code = ["-c", f"{patch}; from dtq.cli.commands import main; main()"] if patch else ["-m", "dtq"]
         types = str(tmp_path / "types.d" / "worker_types.py")
         command = [sys.executable, *code, "worker", "--name", name, "--tasks", types]
         output = tmp_path / f"{name}.log"

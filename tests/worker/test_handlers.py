@@ -10,11 +10,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from dtq.broker import Broker
-from dtq.report import Completed, Failed, Report
-from dtq.task import NewTask, Stored
+from dtq.queue.broker import Broker
+from dtq.queue.reports import Completed, Failed, Report
+from dtq.queue.task import NewTask, Stored
 from dtq.tasks import Context, Handler, PermanentError, TaskType
-from dtq.worker import RESULT_LIMIT, Worker
+from dtq.worker.results import SIZE_LIMIT
+from dtq.worker.worker import Worker
 from tests.helpers import new_task
 
 pytestmark = pytest.mark.timeout(120, method="thread")  # the other method's timer is the worker's here
@@ -64,7 +65,7 @@ def test_a_result_is_stored_as_the_json_it_is(broker: Broker, result: Any) -> No
     assert json.loads(report.result) == result
     [verdict], _ = broker.report_and_claim(NAME, [report], 0)
     assert verdict.word == "completed"
-    stored = broker.get(report.task_id)
+    stored = broker.get(report.task.id)
     assert stored is not None
     assert bytes(stored.result) == report.result
 
@@ -174,7 +175,7 @@ def test_a_result_may_have_a_hundred_levels_and_no_more(broker: Broker) -> None:
 @pytest.mark.parametrize("letter", ["a", "é", "語"])
 def test_a_result_may_have_a_mebibyte_and_no_more(broker: Broker, letter: str) -> None:
     size = len(letter.encode())
-    fits = letter * ((RESULT_LIMIT - 2) // size)  # two quotes go around it
+    fits = letter * ((SIZE_LIMIT - 2) // size)  # two quotes go around it
 
     assert isinstance(perform(broker, returns(fits)), Completed)
     report = failure(broker, returns(fits + letter))
@@ -241,7 +242,7 @@ def test_whatever_a_handler_raises_fails_its_task_and_no_more(
     assert (report.retries, report.outcome) == (3, "failed")
     [verdict], _ = broker.report_and_claim(NAME, [report], 0)
     assert (verdict.word, verdict.retry) == ("retry", 1)
-    stored = broker.get(report.task_id)
+    stored = broker.get(report.task.id)
     assert stored is not None
     assert stored.history[0].error == report.error
 

@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from dtq import worker as worker_module
-from dtq.broker import Broker
 from dtq.config import Settings
+from dtq.queue.broker import Broker
+from dtq.queue.reports import Report, Verdict
+from dtq.queue.task import Stored
 from dtq.redis_server import RedisServer
-from dtq.report import Report, Verdict
-from dtq.task import Stored
-from dtq.worker import Worker
+from dtq.worker import worker as worker_module
+from dtq.worker.worker import Worker
 from tests.helpers import new_task, wait_until
 from tests.worker.conftest import Gate, Started
 
 SOUND = {  # asleep longer than a test lasts
-    "patch": "import dtq.worker; dtq.worker.IDLE_WAIT = 60",
+    "patch": "import dtq.worker.worker; dtq.worker.worker.IDLE_WAIT = 60",
     "query": "?socket_timeout=100",
 }
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import redis
 
-from dtq.broker import Broker
 from dtq.config import Settings
-from dtq.presence import Presence
+from dtq.queue.broker import Broker
+from dtq.queue.reports import Report, Verdict
+from dtq.queue.task import Stored
+from dtq.queue.worker_info import WorkerInfo
 from dtq.redis_server import RedisServer
-from dtq.report import Report, Verdict
-from dtq.task import Stored
 from dtq.tasks import Context, TaskType
-from dtq.worker import Worker
+from dtq.worker.worker import Worker
 from tests.helpers import new_task, wait_until
 from tests.worker.conftest import Gate, Started, shows
 
@@ -76,7 +76,7 @@ class Failing(Broker):
 
     beats = looks = 0
 
-    def heartbeat(self, worker: Presence, held: Sequence[Stored] = ()) -> set[str]:
+    def heartbeat(self, worker: WorkerInfo, held: Sequence[Stored] = ()) -> set[str]:
         try:
             return super().heartbeat(worker, held)
         except redis.RedisError:
@@ -204,7 +204,7 @@ class Forgetful(Broker):
     ("error", "says", "processed"),
     [
         (None, "completed in", 1),
-        (ValueError("no"), "failed (ValueError: no), as it was told before", 0),
+        (ValueError("no"), "failed (ValueError: no), as it was reported before", 0),
     ],
     ids=["completed", "failed"],
 )

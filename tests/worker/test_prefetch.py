@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from dtq.broker import Broker
 from dtq.config import Settings
-from dtq.report import Report, Verdict
-from dtq.task import Stored
-from dtq.worker import Worker
+from dtq.queue.broker import Broker
+from dtq.queue.reports import Report, Verdict
+from dtq.queue.task import Stored
+from dtq.worker.worker import Worker
 from tests.helpers import new_task, wait_until
 from tests.worker.conftest import Gate, Started
 

@@ -4,9 +4,9 @@ import signal
 import time
 from collections.abc import Callable
 
-from dtq.broker import Broker
-from dtq.report import Completed
-from dtq.task import Stored
+from dtq.queue.broker import Broker
+from dtq.queue.reports import Completed
+from dtq.queue.task import Stored
 from tests.helpers import new_task, wait_until
 from tests.worker.conftest import Gate, Started
 
@@ -66,7 +66,7 @@ def test_a_worker_that_was_frozen_goes_on_without_its_late_result(
     wait_until(gate.started)
     worker.signal(signal.SIGSTOP)
     recovered = take_over(broker)
-    report = Completed(recovered.id, recovered.attempts, 0.1, time.monotonic(), b'"the heir\'s"')
+    report = Completed(recovered, 0.1, time.monotonic(), b'"the heir\'s"')
     [verdict], _ = broker.report_and_claim("worker-2", [report], 0)
     assert verdict.word == "completed"
     before = broker.get(task.id)

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from dtq.broker import Broker
-from dtq.task import Status
+from dtq.queue.broker import Broker
+from dtq.queue.task import Status
 from tests.helpers import ended, new_task, wait_until
 from tests.worker.conftest import Gate, Started, shows
 
@@ -130,7 +130,7 @@ def test_a_handler_that_ignores_its_limit_ends_its_worker(
     broker = make_broker(heartbeat=0.1, lease=1.0)
     deaf, neighbour = new_task("deaf"), new_task()
     broker.submit([deaf, neighbour])
-    worker = start_worker(broker, patch="import dtq.worker; dtq.worker.LAST_WORDS = 0.2")
+    worker = start_worker(broker, patch="from dtq.worker import interrupts; interrupts.LAST_WORDS = 0.2")
 
     assert worker.exit_code() == 70
     log = worker.log()

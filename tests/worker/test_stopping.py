@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from dtq import tasks
-from dtq.broker import Broker
-from dtq.task import NewTask, Stored
+from dtq.queue.broker import Broker
+from dtq.queue.task import NewTask, Stored
 from dtq.tasks import Context, TaskType
-from dtq.worker import Worker
+from dtq.worker.interrupts import Interrupts
+from dtq.worker.worker import Worker
 from tests.helpers import new_task, wait_until
 from tests.worker.conftest import Gate, Started, shows
 
@@ -37,7 +38,7 @@ def stored(broker: Broker, task: NewTask) -> Stored:
 
 
 def test_an_idle_worker_goes_at_once_and_says_goodbye(broker: Broker, start_worker: StartWorker) -> None:
-    sound = "import dtq.worker; dtq.worker.IDLE_WAIT = 4"
+    sound = "import dtq.worker.worker; dtq.worker.worker.IDLE_WAIT = 4"
     workers = [start_worker(broker, name, patch=sound, ready="") for name in ("worker-1", "worker-2")]
     for worker in workers:
         worker.says("ready")
@@ -133,7 +134,7 @@ def test_a_handler_that_will_not_be_interrupted_cannot_hold_a_draining_worker(
     make_broker: Callable[..., Broker], start_worker: StartWorker
 ) -> None:
     broker = make_broker(drain_timeout=0.1, heartbeat=0.1, lease=5)
-    worker = start_worker(broker, patch="import dtq.worker; dtq.worker.LAST_WORDS = 0.2")
+    worker = start_worker(broker, patch="from dtq.worker import interrupts; interrupts.LAST_WORDS = 0.2")
     deaf = new_task("deaf", timeout=600)
     broker.submit([deaf])
     wait_until(lambda: shows(broker, current_task=deaf.id), what="it runs")
@@ -194,10 +195,10 @@ def test_a_signal_may_interrupt_the_handling_of_another_anywhere(broker: Broker)
                 signal.raise_signal(signal.SIGINT)
             return trace
 
-        with worker._signals():
+        with worker.interrupts.listening():
             sys.settrace(trace)
             try:
-                worker._stop(signal.SIGTERM, None)
+                worker.interrupts._stop(signal.SIGTERM, None)
             finally:
                 sys.settrace(None)
         if left >= 0:
@@ -207,8 +208,8 @@ def test_a_signal_may_interrupt_the_handling_of_another_anywhere(broker: Broker)
     assert steps > 2, "it was interrupted at each of its steps"
 
 
-class Pressed(Worker):
-    """A worker that is told to stop in the very moment in which it starts the clock of a handler."""
+class Pressed(Interrupts):
+    """A signal asks the worker to stop in the very moment in which it starts the clock of a handler."""
 
     def _allow(self, seconds: float) -> None:
         if not self._pressed:
@@ -227,6 +228,8 @@ def test_a_signal_at_the_start_of_a_handler_starts_the_drain_timeout(
     task = new_task("sleep", 30)
     broker.submit([task])
 
-    Pressed(broker, "worker-1").run()
+    worker = Worker(broker, "worker-1")
+    worker.interrupts = Pressed(broker.settings.drain_timeout, worker.log)
+    worker.run()
 
     assert (stored(broker, task).status, stored(broker, task).attempts) == ("pending", 1)

@@ -11,7 +11,7 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from flask import Blueprint, Response, abort, g, render_template, send_file
 
 from dtq.gateway.models import NOSNIFF
-from dtq.task import Status
+from dtq.queue.task import Status
 
 CHARTS = "plotly"  # the package whose JavaScript draws them
 YEAR = 365 * 86400  # seconds

@@ -1,0 +1,303 @@
+"""The `dtq` command. What a command needs is imported inside it, so that `dtq --help` is quick."""
+
+import json
+import secrets
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dtq import tasks
+from dtq.errors import DtqError
+from dtq.observe import logs, tracing
+
+if TYPE_CHECKING:
+    from dtq.config import Settings
+    from dtq.gateway.access import ApiKey, ApiKeys
+    from dtq.queue.broker import Broker
+
+PORT = click.IntRange(0, 65535)
+COUNT = click.IntRange(min=1)
+SECONDS = click.FloatRange(min=0)
+
+
+class _Command(click.Group):
+    """Shows what dtq raises on purpose as one sentence, without a stack trace."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except (DtqError, PermissionError) as error:
+            raise click.ClickException(logs.redact(str(error))) from None
+
+
+modules = click.option(
+    "--tasks", "modules", multiple=True, metavar="MODULE", help="module or .py file with task types"
+)
+
+
+@click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="dtq")
+def main() -> None:
+    """A small distributed task queue to learn from."""
+    logs.setup(_settings())
+
+
+@main.command()
+@click.option("--host", help="address to listen on  [default: DTQ_HOST or 127.0.0.1]")
+@click.option("--port", type=PORT, help="[default: PORT or 5000]")
+def gateway(host: str | None, port: int | None) -> None:
+    """Run the HTTP gateway, and an embedded Redis server if none runs."""
+    from dtq.gateway.server import serve
+
+    tracing.start("gateway")
+    asked = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
+    serve(_settings().model_copy(update=asked))
+
+
+@main.command()
+@click.option("--processes", default=1, show_default=True, type=COUNT, help="how many workers")
+@modules
+@click.option("--name", help="id of the worker  [default: worker-<random>]")
+def worker(processes: int, modules: tuple[str, ...], name: str | None) -> None:
+    """Run a worker, or several that are started again should they die."""
+    from dtq.processes.reexec import Successor
+    from dtq.processes.supervise import keep
+    from dtq.queue.broker import Broker
+    from dtq.redis_server import locate
+    from dtq.worker.worker import Worker
+
+    settings = _settings()
+    broker = Broker(locate(settings), settings)
+    name = name or f"worker-{secrets.token_hex(4)}"
+    if processes > 1:
+        _load(modules)
+        names = [f"{name}-{n}" for n in range(1, processes + 1)]
+        keep({one: _worker_command(one, modules) for one in names}, None, _at_work(broker, names))
+        return
+    logs.of_worker(name)
+    successor = Successor(_worker_command(name, modules))
+    _load(modules)
+    tracing.start(name)
+    worker = Worker(broker, name)
+    worker.run()
+    if worker.interrupts.reload:
+        successor.call()
+
+
+@main.command()
+@click.option("--workers", default=3, show_default=True, type=click.IntRange(min=0), help="how many")
+@click.option("--port", type=PORT, help="port of the gateway  [default: PORT or 5000]")
+@modules
+def up(workers: int, port: int | None, modules: tuple[str, ...]) -> None:
+    """Run everything until Ctrl-C: Redis, the gateway, workers."""
+    from dtq.gateway.server import check_keys, connect, listen
+    from dtq.processes.supervise import keep
+    from dtq.redis_server import free_port, serve
+
+    _load(modules)  # to hear of mistakes here, and not from each worker again and again
+    settings = _settings()
+    port = (settings.port if port is None else port) or free_port()
+    listen(settings.host, port).close()  # a gateway that cannot would be started again and again
+    names = [f"worker-{n}" for n in range(1, workers + 1)]
+    commands = {"gateway": _dtq("gateway", "--port", str(port))}
+    commands |= {name: _worker_command(name, modules) for name in names}
+    with serve(settings) as url, closing(connect(url, settings)) as broker:
+        check_keys(settings, broker)  # for the same reason
+        click.echo(f"Redis    {logs.redact(url)}")
+        click.echo(f"Gateway  http://{settings.host}:{port} (a page to watch: /dashboard)")
+        click.echo(f"Workers  {', '.join(names) or 'none'}")
+        click.echo("Ctrl-C ends them all.")
+        keep(commands, {"REDIS_URL": url}, _at_work(broker, names))
+
+
+@main.command()
+@click.argument("type")
+@click.argument("data", default="null")
+@click.option("--priority", default="normal", show_default=True, type=click.Choice(["normal", "high"]))
+@click.option("--delay", default=0.0, type=SECONDS, help="seconds before it may start")
+@click.option(
+    "--depends-on", multiple=True, metavar="ID", help="task that must be completed before; repeatable"
+)
+@click.option("--max-retries", type=click.IntRange(min=0), help="instead of its type's")
+@click.option("--timeout", type=SECONDS, help="seconds that it may run, instead of its type's")
+@click.option("--wait", is_flag=True, help="wait for the end, print the result")
+def submit(type: str, data: str, wait: bool, **options: Any) -> None:
+    """Submit a task (DATA: JSON or plain text) and print its id."""
+    from dtq.client import Client
+
+    with Client() as client:
+        task_id = client.submit(type, _data(data), **options)
+        click.echo(task_id)
+        if wait:
+            task = client.wait(task_id, progress=False)
+            if task.status != "completed":
+                reason = f": {task.error}" if task.error else ""
+                raise click.ClickException(f"The task is {task.status}{reason}.")
+            click.echo(json.dumps(task.result, ensure_ascii=False))
+
+
+@main.command()
+@click.option("--watch", is_flag=True, help="draw it anew every half second, until Ctrl-C")
+def status(watch: bool) -> None:
+    """Show health, workers, queues and the last tasks."""
+    from dtq.cli import status as table
+
+    table.watch() if watch else table.show()
+
+
+@main.command()
+@click.option("--tasks", "number", default=100, show_default=True, type=COUNT, help="how many")
+@click.option("--type", default="noop", show_default=True, help="of which type")
+@click.option("--data", default="null", help="payload of each, as JSON or plain text")
+@click.option(
+    "--concurrency", default=8, show_default=True, type=click.IntRange(1, 32), help="who submit at a time"
+)
+def stress(number: int, type: str, data: str, concurrency: int) -> None:
+    """Submit many tasks at once and tell how fast they were done."""
+    from dtq.cli.stress import run
+
+    sys.exit(run(number, type, _data(data), concurrency))
+
+
+@main.command(context_settings={"allow_interspersed_args": False})
+@click.argument("command", nargs=-1)
+def redis(command: tuple[str, ...]) -> None:
+    """Run a Redis command on the queue's server, or ask for several."""
+    from dtq.cli.redis_prompt import RedisPrompt
+    from dtq.redis_server import locate
+
+    settings = _settings()
+    prompt = RedisPrompt(locate(settings), readable=sys.stdout.isatty(), settings=settings)
+    if not command:
+        prompt.converse()
+    elif not prompt.run(command):
+        sys.exit(1)
+
+
+@main.command()
+def demo() -> None:
+    """Kill a worker in the middle of a task: see that none is lost."""
+    from dtq.lab.demo import run
+
+    sys.exit(run())
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="for a program that reads it")
+def doctor(as_json: bool) -> None:
+    """Check Redis, the workers and the tasks, and say what to do."""
+    from dtq.cli.doctor import run
+
+    sys.exit(run(_settings(), as_json))
+
+
+@main.group()
+def key() -> None:
+    """Make, list and revoke API keys."""
+
+
+@key.command()
+@click.option("--name", required=True, help="of whoever gets it")
+@click.option(
+    "--scope", default="submit", show_default=True, type=click.Choice(["read", "submit", "admin"]),
+    help="what it may do; each includes the ones before it",
+)  # fmt: skip
+def create(name: str, scope: str) -> None:
+    """Make a key and print it, this once."""
+    from dtq.gateway.access import Scope
+
+    with _api_keys() as keys:
+        _show_key(*keys.create(name, Scope(scope)))
+
+
+@key.command("list")
+def list_keys() -> None:
+    """List the keys, without their secrets."""
+    with _api_keys() as keys:
+        rows = [(one.id, one.name, one.scope, f"{one.created_at:%Y-%m-%d %H:%M} UTC") for one in keys.list()]
+    table = [("id", "name", "scope", "created"), *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        click.echo("  ".join(map(str.ljust, row, widths)).rstrip())
+
+
+@key.command()
+@click.argument("name_or_id")
+def revoke(name_or_id: str) -> None:
+    """End a key at once, and the logins with it."""
+    with _api_keys() as keys:
+        click.echo(f"The key {keys.revoke(name_or_id).name} is revoked.")
+
+
+@key.command()
+@click.argument("name_or_id")
+def rotate(name_or_id: str) -> None:
+    """Give a key a new secret and print it; the old one ends at once."""
+    with _api_keys() as keys:
+        _show_key(*keys.rotate(name_or_id))
+
+
+@contextmanager
+def _api_keys() -> Iterator["ApiKeys"]:
+    """Of the server that runs; without one, of the embedded one, which a first key has to be put into."""
+    from redis import RedisError
+
+    from dtq.gateway.access import ApiKeys
+    from dtq.queue.broker import Broker
+    from dtq.redis_server import serve
+
+    settings = _settings()
+    with serve(settings) as url, closing(Broker(url, settings)) as broker:
+        try:
+            yield ApiKeys(broker)
+        except RedisError as error:
+            raise DtqError(f"Redis cannot be used: {str(error).rstrip('.')}.") from None
+
+
+def _show_key(key: "ApiKey", text: str) -> None:
+    click.echo(text)
+    click.echo(f"This is the key {key.name} ({key.scope}). It is not shown again: keep it well.", err=True)
+
+
+def _data(text: str) -> Any:
+    """JSON as what it means, and anything else as the text it is."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _settings() -> "Settings":
+    from dtq.config import load
+
+    return load()
+
+
+def _load(modules: tuple[str, ...]) -> None:
+    for module in modules:
+        tasks.load(module)
+
+
+def _dtq(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "dtq", *arguments]
+
+
+def _worker_command(name: str, modules: tuple[str, ...]) -> list[str]:
+    return _dtq("worker", "--name", name, *(word for module in modules for word in ("--tasks", module)))
+
+
+def _at_work(broker: "Broker", names: Iterable[str]) -> dict[str, Callable[[int], bool]]:
+    """Name -> tells whether the worker, in the process of this id, has registered."""
+    from redis import RedisError
+
+    def registered(name: str, pid: int) -> bool:
+        try:
+            return (name, pid) in [(worker.id, worker.pid) for worker in broker.workers()]
+        except RedisError:
+            return False
+
+    return {name: partial(registered, name) for name in names}

@@ -1,0 +1,96 @@
+"""What the checks look at: a queue on its server."""
+
+import time
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, NamedTuple, TypeAlias
+from urllib.parse import urlsplit
+
+from redis import ResponseError
+
+from dtq.config import Settings
+from dtq.doctor.finding import Finding
+from dtq.queue import worker_info
+from dtq.queue.broker import ANSWER_TIMEOUT, Broker
+from dtq.queue.worker_info import WorkerInfo
+
+
+class Alive(NamedTuple):
+    """A worker that lives."""
+
+    worker_info: WorkerInfo
+    silent: float  # seconds since its last beat
+    heartbeat: float  # seconds between two of its beats, as it is set
+
+
+class Probe:
+    """A queue on its server, and what several checks ask of it.
+
+    Args:
+        url: the server.
+        settings: those of this process; the workers' may differ.
+    """
+
+    def __init__(self, url: str, settings: Settings) -> None:
+        self.settings, self.broker = settings, Broker(url, settings, timeout=ANSWER_TIMEOUT)
+        self.redis, self.keys = self.broker.redis, self.broker.keys
+        parts = urlsplit(url)  # without user and password
+        self.address = f"{parts.hostname}:{parts.port or 6379}" if parts.hostname else parts.path
+        if settings.redis_sentinels:
+            self.address = f"The primary of {settings.redis_service}"
+
+    def close(self) -> None:
+        self.broker.close()
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """What the server tells of itself."""
+        told: dict[str, Any] = self.redis.info()
+        return told
+
+    def config(self, name: str) -> str | None:
+        """A setting of the server; None where it hides them, as managed servers do."""
+        try:
+            return str(self.redis.config_get(name)[name])
+        except (ResponseError, KeyError):
+            return None
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        return self.broker.counts()
+
+    @cached_property
+    def workers(self) -> tuple[list[Alive], list[str]]:
+        """Those that live, and the names of those that are registered but gone."""
+        k = self.keys
+        names = sorted(name.decode() for name in self.redis.smembers(k.workers))
+        with self.redis.pipeline() as pipe:
+            pipe.time()
+            for name in names:
+                pipe.get(k.worker + name).pttl(k.worker + name)
+            (seconds, micros), *answers = pipe.execute()
+        found = list(zip(names, answers[::2], answers[1::2], strict=True))
+        now = seconds + micros / 1e6
+        alive = [_alive(worker_info.parse(document), left, now) for _, document, left in found if document]
+        return alive, [name for name, document, _ in found if not document]
+
+    def now(self) -> float:
+        """Seconds since the epoch on Redis's clock, which counts for all deadlines."""
+        seconds, micros = self.redis.time()
+        return float(seconds + micros / 1e6)
+
+
+def _alive(worker: WorkerInfo, left: int, now: float) -> Alive:
+    """A worker's key lives for three beats, so what is left of it tells how long a beat is."""
+    silent = max(0.0, now - worker.last_heartbeat.timestamp()) if worker.last_heartbeat else 0.0
+    return Alive(worker, silent, (left / 1000 + silent) / 3)
+
+
+Check: TypeAlias = Callable[[Probe], Finding]
+
+
+def timed(action: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds that it took, and what came of it."""
+    began = time.perf_counter()
+    result = action()
+    return time.perf_counter() - began, result

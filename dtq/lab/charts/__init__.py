@@ -1,0 +1,1 @@
+"""Charts, each drawn from a frame. None of them asks Redis."""

@@ -1,0 +1,108 @@
+"""Child processes that cannot outlive whoever started them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from dtq.processes import reaper
+
+GRACE = 40.0  # seconds until SIGTERM is followed by SIGKILL: a worker's drain timeout and some more
+
+
+class Children:
+    """Starts and ends processes by name. Each leads a process group, so that its own children go with it.
+
+    A small process beside it (`dtq.processes.reaper`) kills them all when this process dies without ending
+    them. Plain `Popen` leaves orphans then, and a parent-death signal exists on Linux alone.
+    """
+
+    def __init__(self) -> None:
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._reaper = subprocess.Popen(
+            [sys.executable, "-IS", reaper.__file__], stdin=subprocess.PIPE, start_new_session=True, text=True
+        )
+
+    def start(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        output: Path | None = None,
+    ) -> int:
+        """Starts a process; returns its id.
+
+        Args:
+            name: by which it is known here; an earlier process of this name is stopped.
+            command: program and arguments.
+            environment: goes on top of this process's own.
+            output: file that gets all it says; by default it speaks where this process does.
+        """
+        if name in self._running:
+            self.stop(name)
+        sink = output.open("ab") if output else None
+        try:
+            process = subprocess.Popen(
+                command,
+                env={**os.environ, **(environment or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT if sink else None,
+                process_group=0,
+            )
+        finally:
+            if sink:
+                sink.close()
+        self._note(f"+{process.pid}")
+        self._running[name] = process
+        return process.pid
+
+    def signal(self, name: str, number: int) -> None:
+        """Sends a signal to the process. One that has ended already gets none."""
+        self._running[name].send_signal(number)
+
+    def exit_code(self, name: str) -> int | None:
+        """None while the process runs, else its exit code, or minus the signal that killed it."""
+        return self._running[name].poll()
+
+    def stop(self, name: str, grace: float = GRACE) -> int:
+        """Ends a process by SIGTERM, and after `grace` seconds by SIGKILL, with what is left of its group.
+
+        Returns:
+            Its exit code, or minus the signal that killed it.
+        """
+        process = self._running.pop(name)
+        _ask_to_end(process)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(grace)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        code = process.wait()
+        self._note(f"-{process.pid}")
+        return code
+
+    def close(self, grace: float = GRACE, last: str = "") -> None:
+        """Ends all processes at once, but after the others the one that they need; then the reaper."""
+        for names in ([name for name in self._running if name != last], [last] * (last in self._running)):
+            for name in names:
+                _ask_to_end(self._running[name])
+            end = time.monotonic() + grace
+            for name in names:
+                self.stop(name, max(0.0, end - time.monotonic()))
+        if self._reaper.stdin:
+            self._reaper.stdin.close()
+        self._reaper.wait()
+
+    def _note(self, line: str) -> None:
+        assert self._reaper.stdin
+        self._reaper.stdin.write(line + "\n")
+        self._reaper.stdin.flush()
+
+
+def _ask_to_end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    process.send_signal(signal.SIGCONT)  # one that is paused could not listen

@@ -1,0 +1,232 @@
+"""The queue: the only module that changes its keys. One method per transition, each one Lua script, atomic.
+
+The promise: at-least-once execution, at most one stored result, nothing that `submit` acknowledged is lost.
+Leases and the dead letter follow Amazon SQS; the wake-up marker follows BullMQ.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, groupby
+from operator import attrgetter
+from typing import Any, cast
+
+import msgspec
+import redis
+
+from dtq.config import Settings
+from dtq.connection import connect
+from dtq.errors import Refused
+from dtq.queue import maintenance, worker_info
+from dtq.queue.keys import Keys
+from dtq.queue.maintenance import Maintained
+from dtq.queue.reports import Report, Verdict, verdict
+from dtq.queue.scripts import LUA, Scripts
+from dtq.queue.task import NewTask, Status, Stored, parse
+from dtq.queue.worker_info import WorkerInfo
+
+SCAN_LIMIT = 1000  # documents that a filtered listing looks at, at most
+HEADER = 8192  # bytes that nearly always hold a document's header
+ANSWER_TIMEOUT = 1.0  # seconds to wait for Redis where somebody waits for an answer: with one repeat, two
+HEADERS = (LUA / "headers.lua").read_text()
+
+
+class Broker:
+    """The queue on Redis.
+
+    Args:
+        url: the server, as `redis://host:port/0`; `dtq.connection` knows the other forms.
+        settings: rules of the queue. All processes of a queue should have the same.
+        timeout: seconds to wait for Redis, for those who have somebody waiting.
+    """
+
+    def __init__(self, url: str, settings: Settings | None = None, timeout: float | None = None) -> None:
+        self.settings = settings or Settings()
+        self.keys = Keys(self.settings.key_prefix)
+        # A command whose reply was lost is sent again: transitions are safe to repeat. But a claim sent twice
+        # would leave the tasks of the first to the end of their leases: it and the blocking wait are not.
+        self.redis = connect(url, self.settings, retries=1, timeout=timeout)
+        self.once = connect(url, self.settings, retries=0, timeout=timeout)
+        self.scripts = Scripts(self.redis, self.once, self.keys, self.settings)
+
+    def close(self) -> None:
+        self.redis.close()
+        self.once.close()
+
+    # ---------------------------------------------------------------- transitions
+
+    def submit(self, tasks: Sequence[NewTask]) -> list[str]:
+        """Stores tasks: all of them or none. Safe to repeat: an id that exists is left as it is.
+
+        Returns:
+            The ids that were new.
+
+        Raises:
+            Refused: a parent is unknown or cancelled, or an id exists with another fingerprint.
+            redis.ResponseError: too few replicas have it (`DTQ_WAIT_REPLICAS`); submit it again.
+        """
+        run = self.scripts.run_replicated if self.settings.wait_replicas else self.scripts.run
+        word, *ids = run("submit", *map(msgspec.json.encode, tasks))
+        if word != b"ok":
+            raise Refused(word.decode(), ids[0].decode())
+        return [task_id.decode() for task_id in ids]
+
+    def report_and_claim(
+        self, worker_id: str, reports: Sequence[Report], n: int
+    ) -> tuple[list[Verdict], list[Stored]]:
+        """Reports what was done and claims up to `n` tasks, in one round trip.
+
+        Returns:
+            A verdict for each report, in order, and the claimed tasks in the order to run them.
+
+        Raises:
+            redis.ConnectionError, redis.TimeoutError: the reply was lost. Reports may be sent again; a claim
+                that got lost comes back when its lease ends.
+        """
+        jitter, kinds = self.settings.backoff_jitter, groupby(reports, attrgetter("transition"))
+        calls = [(kind, worker_id, *_flat(r.arguments(jitter) for r in group)) for kind, group in kinds]
+        if n > 0:
+            calls.append(("claim", worker_id, n))
+        answers = self.scripts.run_together(calls)
+        claimed = answers.pop() if n > 0 else []
+        verdicts = [verdict(report, answer) for report, answer in zip(reports, _flat(answers), strict=True)]
+        return verdicts, list(map(parse, claimed))
+
+    def release(self, worker_id: str, tasks: Sequence[Stored], started: bool = False) -> int:
+        """Gives claimed tasks back to the front of the queue; returns how many were still this worker's."""
+        pairs = _flat((task.id, task.attempts) for task in tasks)
+        return cast(int, self.scripts.run("release", worker_id, int(started), *pairs)) if tasks else 0
+
+    def heartbeat(self, worker: WorkerInfo, held: Sequence[Stored] = ()) -> set[str]:
+        """Registers the worker for three beats and extends the leases of what it holds.
+
+        Returns:
+            Ids that it no longer owns: another worker may have them.
+        """
+        life = int(3000 * self.settings.heartbeat)
+        pairs = _flat((task.id, task.attempts) for task in held)
+        lost = self.scripts.run("heartbeat", worker.id, msgspec.json.encode(worker), life, *pairs)
+        return {task_id.decode() for task_id in lost}
+
+    def maintain(self) -> Maintained:
+        """Does what time brings about, unless that was just done: due tasks, lost workers, clean-up."""
+        return maintenance.maintain(self.scripts)
+
+    def cancel(self, task_id: str) -> str:
+        """Cancels a task that was not started. Returns `cancelled`, `unknown`, or the status in the way."""
+        return cast(bytes, self.scripts.run("cancel", task_id)).decode()
+
+    def requeue(self, task_ids: Sequence[str] | None = None) -> list[str]:
+        """Gives dead tasks a fresh start: these, or all. Returns the ids that were in the dead letter."""
+        return self._from_dead_letter("requeue", task_ids)
+
+    def discard(self, task_ids: Sequence[str] | None = None) -> list[str]:
+        """Cancels dead tasks for good: these, or all. Returns the ids that were in the dead letter."""
+        return self._from_dead_letter("discard", task_ids)
+
+    def deregister(self, worker_id: str) -> None:
+        """Removes a worker that says goodbye."""
+        with self.redis.pipeline() as pipe:
+            pipe.delete(self.keys.worker + worker_id).srem(self.keys.workers, worker_id).execute()
+
+    def wait(self, seconds: float) -> None:
+        """Sleeps until there may be work, at most so long. A wake-up is a hint only: look in any case."""
+        self.once.bzpopmin(self.keys.wake, seconds)
+
+    # ---------------------------------------------------------------- questions
+
+    def get(self, task_id: str) -> Stored | None:
+        """The task, or None where the id is unknown or its result was kept long enough."""
+        found = self.get_many([task_id])
+        return found[0] if found else None
+
+    def get_many(self, task_ids: Sequence[str]) -> list[Stored]:
+        """The tasks of these ids, in this order, read at once; unknown ids are left out."""
+        documents = self.redis.mget([self.keys.task + task_id for task_id in task_ids]) if task_ids else []
+        return [parse(document) for document in documents if document]
+
+    def tasks(self, status: Status | None = None, type: str | None = None, limit: int = 50) -> list[Stored]:
+        """Tasks, newest first. Filters go before the limit, within the newest 1,000 of each structure."""
+        found: list[Stored] = []
+        for name in self._places(status):
+            found += self._newest(name, status, type, limit)
+        return sorted(found, key=attrgetter("created_at"), reverse=True)[:limit]
+
+    def headers(self, task_ids: Iterable[bytes]) -> list[Stored]:
+        """The tasks without their payloads, which may be large; unknown ids are left out."""
+        keys = [self.keys.task + task_id.decode() for task_id in task_ids]
+        return list(map(parse, self.redis.eval(HEADERS, len(keys), *keys, HEADER)))
+
+    def counts(self) -> dict[str, int]:
+        """How many tasks are in each place; `pending` is both priorities, `completed` all there ever were."""
+        k = self.keys
+        with self.redis.pipeline(transaction=True) as pipe:
+            pipe.llen(k.pending).llen(k.pending_high).zcard(k.processing).zcard(k.delayed).zcard(k.waiting)
+            pipe.llen(k.dead_letter).get(k.completed)
+            normal, high, processing, delayed, waiting, dead, completed = pipe.execute()
+        return {
+            "pending": normal + high,
+            "pending_high": high,
+            "processing": processing,
+            "delayed": delayed,
+            "waiting": waiting,
+            "dead_letter": dead,
+            "completed": int(completed or 0),
+        }
+
+    def workers(self) -> list[WorkerInfo]:
+        """The live workers as they described themselves at their last beat, by id."""
+        ids = sorted(worker.decode() for worker in self.redis.smembers(self.keys.workers))
+        documents = self.redis.mget([self.keys.worker + worker for worker in ids]) if ids else []
+        return [worker_info.parse(document) for document in documents if document]
+
+    def persistent(self) -> bool:
+        """Whether the server writes what it acknowledges to disk (AOF or snapshots)."""
+        if self.redis.info("persistence").get("aof_enabled"):
+            return True
+        try:
+            return bool(self.redis.config_get("save")["save"])
+        except redis.ResponseError:  # a managed server that hides its settings looks after them itself
+            return True
+
+    # ---------------------------------------------------------------- how
+
+    def _places(self, status: Status | None) -> Iterable[str]:
+        k = self.keys
+        places = {
+            Status.PENDING: [k.pending, k.pending_high],
+            Status.PROCESSING: [k.processing],
+            Status.RETRYING: [k.delayed],
+            Status.SCHEDULED: [k.delayed],
+            Status.WAITING: [k.waiting],
+            Status.COMPLETED: [k.finished],
+            Status.CANCELLED: [k.finished],
+            Status.FAILED: [k.dead_letter],
+        }
+        return places[status] if status else dict.fromkeys(chain.from_iterable(places.values()))
+
+    def _newest(self, place: str, status: Status | None, type: str | None, limit: int) -> list[Stored]:
+        lists = (self.keys.pending, self.keys.pending_high, self.keys.dead_letter)
+        read = self.redis.lrange if place in lists else self.redis.zrevrange
+        found: list[Stored] = []
+        for start in range(0, SCAN_LIMIT, 100):
+            ids = [task_id.decode() for task_id in read(place, start, start + 99)]
+            found += [
+                task
+                for task in self.get_many(ids)
+                if status in (None, task.status) and type in (None, task.type)
+            ]
+            if len(found) >= limit or len(ids) < 100:
+                break
+        return found
+
+    def _from_dead_letter(self, transition: str, task_ids: Sequence[str] | None) -> list[str]:
+        if task_ids is not None:
+            return [task_id.decode() for task_id in self.scripts.run(transition, *task_ids)]
+        done: list[str] = []
+        for _ in range(self.redis.llen(self.keys.dead_letter) // maintenance.LIMIT + 1):
+            tail = self.redis.lrange(self.keys.dead_letter, -maintenance.LIMIT, -1)
+            done += [task_id.decode() for task_id in self.scripts.run(transition, *reversed(tail))]
+        return done
+
+
+def _flat(parts: Iterable[Iterable[Any]]) -> Iterator[Any]:
+    return chain.from_iterable(parts)

@@ -1,0 +1,52 @@
+"""What time brings about: due tasks become free, lost workers' tasks go back, old results are deleted.
+
+Every worker and every gateway asks for it again and again; `maintain.lua` lets one of them do it at a time.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+import redis
+
+from dtq.queue.scripts import Scripts
+from dtq.transient import Outage
+
+INTERVAL = 0.5  # seconds; two of them fit into the second by which a recovery may be late
+LIMIT = 500  # tasks of each kind that one call moves
+log = logging.getLogger("dtq.broker")
+
+
+class Maintained(NamedTuple):
+    """How many tasks and workers one call of `maintain` moved."""
+
+    due: int = 0
+    recovered: int = 0
+    dead: int = 0
+    lost_workers: int = 0
+    deleted: int = 0
+    dropped: int = 0
+
+
+def maintain(scripts: Scripts) -> Maintained:
+    """Does it once, unless somebody else has just done it."""
+    *moved, outlived = scripts.run("maintain", int(1000 * INTERVAL), LIMIT) or [[]]
+    dropped = scripts.run("discard", *outlived) if outlived else []
+    if dropped:
+        log.warning("%d dead tasks dropped: the dead letter is bounded", len(dropped))
+    return Maintained(*moved)._replace(dropped=len(dropped))
+
+
+def keep_maintaining(
+    maintain: Callable[[], object], ended: threading.Event, log: logging.Logger = log
+) -> None:
+    """Maintains a queue twice a second until `ended` is set. It waits while Redis is away."""
+    outage, pause = Outage(log), 0.0
+    while not ended.wait(pause):
+        try:
+            maintain()
+            outage.over()
+            pause = INTERVAL
+        except redis.RedisError as error:
+            pause = outage.failed(error)

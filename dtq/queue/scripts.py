@@ -1,0 +1,114 @@
+"""The Lua scripts: each transition of the queue is one of them, so that Redis does it whole or not at all."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+import redis
+from redis.exceptions import NoScriptError
+
+from dtq.config import Settings
+from dtq.queue.keys import Keys
+
+LUA = files("dtq.queue") / "lua"
+REPLICAS_TIMEOUT = 500  # milliseconds that replicas may take to say that they have a task
+SETTINGS_IN_LUA = (
+    "lease", "max_crashes", "high_burst", "backoff_base", "backoff_cap", "result_ttl", "dead_letter_ttl",
+    "dead_letter_max",
+)  # fmt: skip
+TRANSITIONS = (
+    "submit", "claim", "complete", "fail", "release", "heartbeat", "maintain", "cancel", "requeue", "discard",
+)  # fmt: skip
+
+
+class Script(NamedTuple):
+    """A script's text, and the SHA-1 by which a server that has seen it knows it."""
+
+    text: str
+    sha: str
+
+
+class Scripts:
+    """Runs the transitions of one queue by name.
+
+    Args:
+        client: sends a command again whose reply was lost.
+        once: does not.
+        keys, settings: the names and the rules that every script begins with.
+    """
+
+    def __init__(self, client: Any, once: Any, keys: Keys, settings: Settings) -> None:
+        self._client, self._once, self._keys, self._settings = client, once, keys, settings
+
+    def __getitem__(self, transition: str) -> Script:
+        """Every run of a script begins here."""
+        return self._scripts[transition]
+
+    def by_sha(self) -> dict[str, str]:
+        """SHA-1 -> transition."""
+        return {script.sha: name for name, script in self._scripts.items()}
+
+    def run(self, transition: str, *args: Any) -> Any:
+        """Runs a transition. Returns what the script returns."""
+        script = self[transition]
+        try:
+            return self._client.evalsha(script.sha, 1, self._keys.pending, *args)
+        except NoScriptError:  # a server that is new, or was started again
+            return self._client.eval(script.text, 1, self._keys.pending, *args)
+
+    def run_replicated(self, transition: str, *args: Any) -> Any:
+        """The same, but replicas have it too when this returns. All goes over one connection: another one
+        may reach another primary, after a failover, which knows nothing of it.
+
+        Raises:
+            redis.ResponseError: too few replicas have it in time.
+        """
+        wanted = self._settings.wait_replicas
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.eval(self[transition].text, 1, self._keys.pending, *args)
+            # WAIT looks at this client's last write, and what is submitted again writes nothing.
+            pipe.hincrby(self._keys.counters, "submitted", 0)
+            pipe.wait(wanted, REPLICAS_TIMEOUT)
+            answer, _, reached = pipe.execute()
+        if reached < wanted:
+            raise redis.ResponseError(f"NOREPLICAS {reached} of {wanted} replicas have it")
+        return answer
+
+    def run_together(self, calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Runs several transitions in one round trip, through the client that never repeats.
+
+        Args:
+            calls: the name of a transition and its arguments, each.
+        """
+        named = [(self[transition], args) for transition, *args in calls]
+        with self._once.pipeline(transaction=False) as pipe:
+            for script, args in named:
+                pipe.evalsha(script.sha, 1, self._keys.pending, *args)
+            answers: list[Any] = pipe.execute(raise_on_error=False)
+        for i, (script, args) in enumerate(named):
+            if isinstance(answers[i], NoScriptError):
+                answers[i] = self._once.eval(script.text, 1, self._keys.pending, *args)
+            elif isinstance(answers[i], Exception):
+                raise answers[i]
+        return answers
+
+    @cached_property
+    def _scripts(self) -> dict[str, Script]:
+        """The transitions as this server understands them: names and settings first, then the shared part."""
+        modern = int(self._client.info("server")["redis_version"].split(".")[0]) >= 7
+        rules = ", ".join(f"{name}={getattr(self._settings, name)}" for name in SETTINGS_IN_LUA)
+        shared = f"{self._keys.lua_table()}local S = {{{rules}}}\n{(LUA / 'shared.lua').read_text()}"
+        heads = {name: _flags(name) if modern else "" for name in TRANSITIONS}
+        texts = {name: head + shared + (LUA / f"{name}.lua").read_text() for name, head in heads.items()}
+        return {name: Script(text, _sha1(text)) for name, text in texts.items()}
+
+
+def _flags(transition: str) -> str:
+    """A server whose memory is full refuses new tasks, but lets old ones be finished (Redis 7 and newer)."""
+    return "#!lua\n" if transition == "submit" else "#!lua flags=allow-oom\n"
+
+
+def _sha1(text: str) -> str:
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()

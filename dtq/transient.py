@@ -1,0 +1,58 @@
+"""Redis may be away, or refuse, for a while: everybody who needs it waits, and says so once."""
+
+import logging
+import threading
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ClusterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError
+
+# What a server answers that restarts, loads its data, changes roles, is full or misses replicas. It passes.
+TRANSIENT = (
+    redis.ConnectionError, redis.TimeoutError, ReadOnlyError, ClusterDownError, TryAgainError,
+    OutOfMemoryError,
+)  # fmt: skip
+TRANSIENT_WORDS = (
+    "UNBLOCKED",
+    "NOREPLICAS",
+    "READONLY",
+    "MISCONF",
+    "maxmemory",
+)  # redis-py has no class for
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether Redis may do tomorrow what it could not do now."""
+    return isinstance(error, TRANSIENT) or any(word in str(error) for word in TRANSIENT_WORDS)
+
+
+class Outage:
+    """Counts failures in a row and logs the change of state, not each failure. Threads may share one.
+
+    Args:
+        log: where to say it.
+        cap: longest wait between two tries, seconds.
+    """
+
+    def __init__(self, log: logging.Logger, cap: float = 1.0) -> None:
+        self._log = log
+        self._backoff = ExponentialBackoff(cap=cap, base=0.02)
+        self._lock = threading.Lock()
+        self._failures = 0
+
+    def failed(self, error: redis.RedisError) -> float:
+        """Notes a failure; returns the seconds to wait before the next try. What does not pass is raised."""
+        if not is_transient(error):
+            raise error
+        with self._lock:
+            if not self._failures:
+                self._log.warning("Redis is away, trying again until it is back (%s)", error)
+            self._failures += 1
+            return self._backoff.compute(min(self._failures, 16))
+
+    def over(self) -> None:
+        """Notes a success."""
+        with self._lock:
+            if self._failures:
+                self._log.warning("Redis is back after %d tries", self._failures)
+            self._failures = 0

@@ -1,0 +1,266 @@
+"""A worker: claims tasks, runs them one at a time, reports. One process; more processes for more parallelism.
+
+The main thread runs the handlers, so that a time limit can interrupt them. A second thread shows signs of
+life, gives back what was claimed but cannot be started soon, and ends the process if a handler never returns.
+"""
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+from redis import RedisError
+
+from dtq import tasks
+from dtq.observe import logs, tracing
+from dtq.queue.broker import Broker
+from dtq.queue.maintenance import INTERVAL
+from dtq.queue.reports import Completed, Failed, Outcome, Report, Verdict
+from dtq.queue.task import Stored
+from dtq.queue.worker_info import WorkerInfo
+from dtq.tasks import Context, PermanentError, TaskType
+from dtq.transient import Outage
+from dtq.worker.claimed import Claimed
+from dtq.worker.interrupts import Interrupted, Interrupts, TimeLimit
+from dtq.worker.results import error_text, read_payload, write_result
+
+T = TypeVar("T")
+TICK = 0.1  # seconds between two looks of the second thread
+IDLE_WAIT = 2.0  # seconds: the longest that a lost wake-up can delay a task
+STUCK = 70  # exit code of a worker that had to end itself
+
+
+class Worker:
+    """Runs tasks until a signal asks it to stop.
+
+    Args:
+        broker: the queue.
+        name: its id. Two workers at a time must not have the same.
+        types: task types by name; by default all that are registered.
+
+    Attributes:
+        claimed: the tasks that it holds.
+        interrupts: what its signals asked for; with `reload`, its process is to start anew.
+    """
+
+    def __init__(self, broker: Broker, name: str, types: dict[str, TaskType] | None = None) -> None:
+        self.broker, self.name = broker, name
+        self.settings = broker.settings
+        self.types = tasks.registry if types is None else types
+        self.claimed = Claimed(self.settings.lease)
+        self.log = logging.getLogger(name)
+        self.interrupts = Interrupts(self.settings.drain_timeout, self.log)
+        self.processed = 0
+        self._average = self.settings.prefetch_seconds  # seconds a task takes, moving average
+        self._outage = Outage(self.log)
+        self._ended = threading.Event()
+        self._exchanging = threading.Lock()
+
+    # ---------------------------------------------------------------- main thread
+
+    def run(self) -> None:
+        """Works until a signal ends it; then ends the task in hand, gives the rest back and says goodbye."""
+        second = threading.Thread(target=self._keep_alive, name="heartbeat", daemon=True)
+        with self.interrupts.listening():
+            self._patiently(self._beat)
+            self.log.info("ready, knows %s", ", ".join(sorted(self.types)))
+            second.start()
+            while not self.interrupts.stopping:
+                if not self._patiently(self._refill):
+                    self._idle()
+                while not self.interrupts.stopping and (task := self.claimed.start()):
+                    self.claimed.end(self.perform(task))
+            self._ended.set()
+            second.join()
+            self._leave()
+
+    def perform(self, task: Stored) -> Report | None:
+        """Runs one task. Returns what to report; None where it was given back because the worker must go."""
+        with logs.about(task):
+            self._log_claim(task)
+            began = time.monotonic()
+            try:
+                with tracing.run(task):
+                    result = self._handle(task)
+            except Interrupted:
+                self.log.warning("task %s abandoned, this worker has to go", task.id)
+                self._patiently(lambda: self.broker.release(self.name, [task], started=True))
+                tracing.end_given_back(task)
+                return None
+            except BaseException as error:  # also a handler's sys.exit: it fails, its worker goes on
+                return self._failure(task, error, *self._took(began))
+            return Completed(task, *self._took(began), result)
+
+    def _took(self, began: float) -> tuple[float, float]:
+        """Seconds since `began`, and the time now, which go into the moving average and the report."""
+        ended = time.monotonic()
+        self._average += 0.3 * (ended - began - self._average)
+        return ended - began, ended
+
+    def _handle(self, task: Stored) -> bytes:
+        """Calls the handler under its time limit. Returns its result as JSON."""
+        kind = self.types.get(task.type)
+        if kind is None:
+            raise PermanentError(f"unknown type {task.type!r}; known are {', '.join(sorted(self.types))}")
+        parents = self._patiently(lambda: self._parents(task)) if task.depends_on else {}
+        if parents is None:
+            raise Interrupted
+        context = Context(task.id, task.attempts, self.settings.work_time, parents)
+        seconds = task.timeout or kind.timeout or self.settings.task_timeout
+        data = read_payload(task.data)
+        return write_result(self.interrupts.limit(seconds, lambda: kind.handler(data, context)))
+
+    def _failure(self, task: Stored, error: BaseException, duration: float, ended: float) -> Failed:
+        kind = self.types.get(task.type)
+        wishes = (task.max_retries, kind.max_retries if kind else None, self.settings.max_retries)
+        retries = next(wish for wish in wishes if wish is not None)
+        if isinstance(error, PermanentError):
+            retries = 0
+        self.log.debug("task %s", task.id, exc_info=error)
+        outcome: Outcome = "timeout" if isinstance(error, TimeLimit) else "failed"
+        return Failed(task, duration, ended, outcome, error_text(error), retries, type(error).__name__)
+
+    def _parents(self, task: Stored) -> dict[str, Any]:
+        parents = (self.broker.get(task_id) for task_id in task.depends_on)
+        return {parent.id: msgspec.json.decode(parent.result) for parent in parents if parent}
+
+    def _refill(self) -> int:
+        """Reports what is done and claims a new batch. Returns how many tasks there are to start."""
+        n = int(self.settings.prefetch_seconds / max(self._average, 1e-6))
+        self._exchange(min(max(n, 1), self.settings.prefetch_max))
+        return len(self.claimed)
+
+    def _exchange(self, n: int = 0) -> None:
+        """Reports what is done and claims up to `n` tasks, in one round trip."""
+        with self._exchanging:
+            asked_at = time.monotonic()
+            verdicts, tasks = self.broker.report_and_claim(self.name, self.claimed.reports(), n)
+            if tasks:
+                self.claimed.take(tasks, asked_at)
+            self.claimed.reported(len(verdicts))
+            for verdict in verdicts:
+                self._log_verdict(verdict)
+
+    def _idle(self) -> None:
+        """Waits for a wake-up, a signal, or `IDLE_WAIT`."""
+        try:
+            self.interrupts.wait(lambda: self._patiently(lambda: self.broker.wait(IDLE_WAIT)))
+        except Interrupted:
+            self.broker.once.connection_pool.disconnect()  # its reply may still be on the way
+
+    def _patiently(self, action: Callable[[], T]) -> T | None:
+        """Does it as soon as Redis answers; gives up only when the worker has to go."""
+        while True:
+            try:
+                result = action()
+            except RedisError as error:
+                time.sleep(self._outage.failed(error))
+                if self.interrupts.stopping:
+                    return None
+            else:
+                self._outage.over()
+                return result
+
+    def _leave(self) -> None:
+        """Reports what is done, gives back what was not started, says goodbye."""
+        try:
+            self._exchange()
+            given_back = self.broker.release(self.name, self.claimed.give_back())
+            self.broker.deregister(self.name)
+            self.log.info("stopped after %d tasks, %d given back", self.processed, given_back)
+        except RedisError as error:
+            self.log.warning("stopped without goodbye, others take over when the lease ends (%s)", error)
+        self.broker.close()
+
+    # ---------------------------------------------------------------- second thread
+
+    def _keep_alive(self) -> None:
+        next_beat = next_maintenance = 0.0
+        while not self._ended.wait(TICK):
+            self._end_if_stuck()
+            try:
+                if time.monotonic() >= next_beat:
+                    next_beat = time.monotonic() + self.settings.heartbeat
+                    self._beat()
+                    self._outage.over()
+                if time.monotonic() >= next_maintenance:
+                    next_maintenance = time.monotonic() + INTERVAL
+                    self.broker.maintain()
+                self._relieve()
+            except RedisError as error:
+                next_beat = next_maintenance = 0.0
+                self._ended.wait(self._outage.failed(error))
+
+    def _beat(self) -> None:
+        """Shows a sign of life and extends the leases."""
+        current, held, asked_at = self.claimed.current, self.claimed.held(), time.monotonic()
+        status = "draining" if self.interrupts.stopping else "busy" if current else "idle"
+        lost = self.broker.heartbeat(
+            WorkerInfo(
+                id=self.name,
+                status=status,
+                current_task=current.id if current else None,
+                tasks_processed=self.processed,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+            ),
+            held,
+        )
+        self.claimed.extended(asked_at, lost)
+        if current and current is self.claimed.current and current.id in lost:
+            with logs.about(current):
+                self.log.warning(
+                    "task %s was given to another worker, its result will be refused", current.id
+                )
+
+    def _relieve(self) -> None:
+        """When the batch takes longer than planned: reports what is done, gives back what was not started."""
+        if time.monotonic() - self.claimed.taken_at < 2 * self.settings.prefetch_seconds:
+            return
+        if waiting := self.claimed.give_back():
+            self.broker.release(self.name, waiting)
+            self.log.info("gave %d tasks back, the one in hand takes long", len(waiting))
+        if self.claimed.reports():
+            self._exchange()
+
+    def _end_if_stuck(self) -> None:
+        """A handler that its time limit could not interrupt holds a worker for ever: the process must go."""
+        if self.interrupts.is_stuck():
+            with logs.about(self.claimed.current):
+                logs.log_stack(
+                    self.log, "a handler does not return after its time limit: this worker ends itself"
+                )
+            os._exit(STUCK)
+
+    # ---------------------------------------------------------------- what a learner reads in log and trace
+
+    def _log_claim(self, task: Stored) -> None:
+        self.log.info(logs.CLAIMED, task.id, task.type, task.attempts)
+        last = task.history[-1] if task.history else None
+        if last and last.outcome == "worker lost" and last.attempt == task.attempts - 1:
+            self.log.info("task %s recovered from %s", task.id, last.worker)
+            tracing.end_lost(task, last)
+
+    def _log_verdict(self, verdict: Verdict) -> None:
+        report, task = verdict.report, verdict.report.task
+        tracing.end_reported(verdict)
+        with logs.about(task):
+            if verdict.word == "stale":
+                self.log.warning("task %s: late result refused, the task is no longer this worker's", task.id)
+            elif isinstance(report, Completed):
+                self.processed += 1
+                self.log.info("task %s completed in %.2f s", task.id, report.duration)
+            else:
+                error = logs.error_words(report.error, report.raised)
+                self.log.warning("task %s failed (%s), %s", task.id, error, _what_follows(verdict))
+
+
+def _what_follows(verdict: Verdict) -> str:
+    """After a failure."""
+    if verdict.word == "retry":
+        return f"retry {verdict.retry} in {verdict.wait:.1f} s"
+    return "to the dead letter" if verdict.word == "failed" else "as it was reported before"
