@@ -15,7 +15,7 @@ import trustme
 from dtq import config, redis_server
 from dtq.cli.redis_prompt import RedisPrompt
 from dtq.config import Settings, addresses
-from dtq.connection import connect
+from dtq.connection import Redis, connect
 from dtq.errors import ConfigError, DtqError
 from dtq.gateway import create_app
 from dtq.gateway.access import ApiKeys, Scope, Sessions
@@ -336,3 +336,9 @@ def _submitted(broker: Broker, task: NewTask) -> bool:
         return broker.submit([task]) == []
     except redis.ResponseError:
         return False
+
+
+def test_a_client_of_redis_py_has_all_that_dtq_asks_of_it(redis_url: str) -> None:
+    asked = {name for name in vars(Redis) if not name.startswith("_")} - {"connection_pool"}
+    assert asked > {"get", "evalsha", "pipeline"}
+    assert [name for name in sorted(asked) if not callable(getattr(redis.Redis, name, None))] == []

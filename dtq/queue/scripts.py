@@ -10,6 +10,7 @@ import redis
 from redis.exceptions import NoScriptError
 
 from dtq.config import Settings
+from dtq.connection import Redis
 from dtq.queue.keys import Keys
 
 LUA = files("dtq.queue") / "lua"
@@ -39,7 +40,7 @@ class Scripts:
         keys, settings: the names and the rules that every script begins with.
     """
 
-    def __init__(self, client: Any, once: Any, keys: Keys, settings: Settings) -> None:
+    def __init__(self, client: Redis, once: Redis, keys: Keys, settings: Settings) -> None:
         self._client, self._once, self._keys, self._settings = client, once, keys, settings
 
     def __getitem__(self, transition: str) -> Script:

@@ -18,6 +18,7 @@ import requests
 
 from dtq.config import Settings
 from dtq.gateway.access import ApiKeys, Scope
+from dtq.observe import logs
 from dtq.processes.children import Children
 from dtq.queue.broker import Broker
 from dtq.redis_server import RedisServer
@@ -69,6 +70,7 @@ HUMAN = """
 import logging
 from dtq.observe import logs
 from dtq.config import Settings
+from dtq.observe import logs
 
 logs.setup(Settings(_env_file=None, redis_url="redis://:pass%20of%20redis@localhost/0", log_level="DEBUG"))
 log = logging.getLogger("worker-1")
@@ -351,3 +353,9 @@ def test_a_setting_that_cannot_be_used_is_told_without_its_password(tmp_path: Pa
     assert done.returncode == 1
     assert "***@localhost:port/0" in done.stderr
     assert PASSWORD not in done.stderr + done.stdout
+
+
+def test_what_a_worker_claimed_is_read_from_its_log() -> None:
+    lines = [logs.CLAIMED % ("t-1", "a (strange) type", 1), "task t-2 completed in 0.10 s"]
+    lines.append(logs.CLAIMED % ("t-1", "noop", 12))
+    assert logs.claims("\n".join(f"12:00:00.000 worker-1 INFO {line}" for line in lines)) == ["t-1", "t-1"]

@@ -84,7 +84,7 @@ class LocalCluster:
             self._environment["DTQ_REDIS_SENTINELS"] = self.servers.sentinels
             self.settings = _settings(self._environment)
         self.broker = Broker(self.redis_url, self.settings)
-        self.redis = connect(self.redis_url, self.settings, retries=1, decode_responses=True)
+        self.redis: Any = connect(self.redis_url, self.settings, retries=1, decode_responses=True)
         self._run("gateway", ["-m", "dtq", "gateway", "--port", str(port)])
         self.add_workers(workers)
         self.url = self._started_up("gateway", lambda: announcement.find(home))

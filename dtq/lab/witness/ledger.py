@@ -12,7 +12,7 @@ from itertools import chain
 from typing import Any
 
 from dtq.config import Settings
-from dtq.connection import connect
+from dtq.connection import Redis, connect
 from dtq.observe import logs
 from dtq.redis_server import locate
 from dtq.tasks import Context, Handler, registry
@@ -20,10 +20,10 @@ from dtq.tasks import Context, Handler, registry
 LEDGER = "lab:executions:"  # set, followed by a task id: one member for each time that its handler was called
 
 
-def counted(redis_client: Any, task_ids: Iterable[str]) -> dict[str, int]:
+def counted(client: Redis, task_ids: Iterable[str]) -> dict[str, int]:
     """How often each task's handler was called, as the handlers themselves signed for it."""
     ids = list(task_ids)
-    with redis_client.pipeline(transaction=False) as pipe:
+    with client.pipeline(transaction=False) as pipe:
         for task_id in ids:
             pipe.scard(LEDGER + task_id)
         return dict(zip(ids, pipe.execute(), strict=True))
@@ -34,12 +34,12 @@ def claimed(texts: Iterable[str]) -> Counter[str]:
     return Counter(chain.from_iterable(map(logs.claims, texts)))
 
 
-def signing(handler: Handler, redis_client: Any) -> Handler:
+def signing(handler: Handler, client: Redis) -> Handler:
     """The handler, made to sign first. A signature is unique, so that sending it twice does no harm."""
 
     @functools.wraps(handler)
     def signed(data: Any, context: Context) -> Any:
-        redis_client.sadd(LEDGER + context.task_id, f"attempt {context.attempt}, {uuid.uuid4()}")
+        client.sadd(LEDGER + context.task_id, f"attempt {context.attempt}, {uuid.uuid4()}")
         return handler(data, context)
 
     return signed
