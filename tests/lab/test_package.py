@@ -12,7 +12,7 @@ import dtq.lab
 def test_every_name_can_be_imported(name: str) -> None:
     namespace: dict[str, object] = {}
     exec(f"from dtq.lab import {name}", namespace)
-    assert callable(namespace[name]) or name in ("frames", "plot")
+    assert callable(namespace[name]) or name in ("frames", "plot", "traces")
     assert name in dir(dtq.lab)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from dtq.errors import DtqError
 from dtq.lab.cluster.load import steady_load
-from dtq.lab.cluster.local_cluster import load as module
+from dtq.lab.cluster import load as module
 
 
 class Gateway(ThreadingHTTPServer):
