@@ -86,7 +86,9 @@ def imported(files: Iterable[Path]) -> set[str]:
     nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 0}
-    return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"", "dtq", "scripts", "tests"}
+    return (
+        {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"", "dtq", "scripts", "tests"}
+    )
 
 
 LAB = set(ROOT.glob("dtq/lab/**/*.py"))
@@ -101,7 +103,11 @@ TRACING = set(ROOT.glob("dtq/observe/otel.py"))
         pytest.param(DASHBOARD, BASE + EXTRAS["dashboard"], id="dashboard"),
         pytest.param(TRACING, BASE + EXTRAS.get("tracing", []), id="tracing"),
         pytest.param(LAB, BASE + EXTRAS["notebook"], id="lab"),
-        pytest.param({*ROOT.glob("tests/**/*.py"), *ROOT.glob("scripts/**/*.py")}, EVERYTHING, id="tests"),
+        pytest.param(
+            {*ROOT.glob("tests/**/*.py"), *ROOT.glob("scripts/*.py"), *ROOT.glob("scripts/publish/*.py")},
+            EVERYTHING,
+            id="tests",
+        ),
     ],
 )
 def test_what_is_imported_is_asked_for(files: set[Path], allowed: list[Requirement]) -> None:
