@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from dtq.errors import DtqError
-from dtq.lab.cluster.load import steady_load
 from dtq.lab.cluster import load as module
+from dtq.lab.cluster.load import steady_load
 
 
 class Gateway(ThreadingHTTPServer):
