@@ -94,7 +94,8 @@ def worker(processes: int, modules: tuple[str, ...], name: str | None) -> None:
 @modules
 def up(workers: int, port: int | None, modules: tuple[str, ...]) -> None:
     """Run everything until Ctrl-C: Redis, the gateway, workers."""
-    from dtq.gateway.server import check_keys, connect, listen
+    from dtq.gateway.access import policy_to_start_with
+    from dtq.gateway.server import connect, listen
     from dtq.processes.supervise import keep
     from dtq.redis_server import free_port, serve
 
@@ -106,7 +107,7 @@ def up(workers: int, port: int | None, modules: tuple[str, ...]) -> None:
     commands = {"gateway": _dtq("gateway", "--port", str(port))}
     commands |= {name: _worker_command(name, modules) for name in names}
     with serve(settings) as url, closing(connect(url, settings)) as broker:
-        check_keys(settings, broker)  # for the same reason
+        policy_to_start_with(broker)  # raises where the gateway would, for the same reason
         click.echo(f"Redis    {logs.redact(url)}")
         click.echo(f"Gateway  http://{settings.host}:{port} (a page to watch: /dashboard)")
         click.echo(f"Workers  {', '.join(names) or 'none'}")

@@ -1,37 +1,48 @@
-"""The gateway: the queue over HTTP. `routes` has a method per call, `models` says what they take and give,
-`auth` knows who asks, `limits` how often, `errors` makes a sentence of what goes wrong, `openapi` writes the
-contract, `request_log` tells of requests, `dashboard` is the live page, `server` runs it all.
+"""The gateway: the queue over HTTP.
+
+A request passes these modules: `origin` refuses pages of other sites, `auth` finds out who sends it, `limits`
+counts it, and a method in `routes` answers it. `errors` turns exceptions into answers, `request_log` logs the
+request. `calls` has the table of all calls, `models` what they take and give, `openapi` their contract.
+`access` keeps the API keys and decides who needs one. `dashboard` is the live page. `server` runs the gateway
+under waitress, with the help of `listening`; `wsgi` is for gunicorn.
 """
 
 from flask import Flask
 
-from dtq.gateway import dashboard, errors, limits, models, request_log
+from dtq.gateway import dashboard, errors, limits, models, openapi, origin, request_log
+from dtq.gateway.access import KeyPolicy
 from dtq.gateway.auth import Auth
-from dtq.gateway.routes import CALLS, Gateway
+from dtq.gateway.calls import CALLS
+from dtq.gateway.routes import Gateway
 from dtq.queue.broker import Broker
 
 
-def create_app(broker: Broker, *, keys_required: bool = False) -> Flask:
+def create_app(broker: Broker, policy: KeyPolicy | None = None) -> Flask:
     """A queue's gateway as a WSGI application. `server.connect` makes the right kind of broker for it.
 
     Args:
-        keys_required: whether only those with an API key are answered, also where DTQ_AUTH=auto.
+        broker: of the queue.
+        policy: who needs an API key. If None, DTQ_AUTH decides as on an address of this machine alone.
     """
-    app, gateway = Flask("dtq.gateway", static_folder=None), Gateway(broker)
-    required = keys_required or broker.settings.auth == "required"
-    auth = Auth(broker, {call.endpoint: call.scope for call in CALLS} | {"login": None}, required)
+    policy = policy or KeyPolicy.decide(broker.settings.auth, reachable=False)
+    app = Flask("dtq.gateway", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = models.BODY_LIMIT
-    app.before_request(request_log.begin)
-    app.after_request(request_log.tell)
-    app.before_request(errors.refuse_other_sites)
+    auth = Auth(broker, {call.endpoint: call.scope for call in CALLS} | {"login": None}, policy)
+    app.before_request(request_log.start_clock)
+    app.after_request(request_log.log_request)
+    app.before_request(origin.refuse_other_sites)
     app.before_request(auth.identify)
-    limits.install(app, broker, required)
+    limits.install(app, broker, policy)
     app.before_request(auth.enforce)
     app.register_error_handler(Exception, errors.answer_error)
-    for call in CALLS:
-        view = getattr(gateway, call.view.__name__)
-        app.add_url_rule(call.path, call.endpoint, view, methods=[call.method])
+    _add_calls(app, Gateway(broker, openapi.document(CALLS)))
     app.add_url_rule("/login", "login", auth.login, methods=["POST"], provide_automatic_options=False)
     app.add_url_rule("/logout", "logout", auth.logout, methods=["POST"])
     app.register_blueprint(dashboard.blueprint)
     return app
+
+
+def _add_calls(app: Flask, gateway: Gateway) -> None:
+    for call in CALLS:
+        view = getattr(gateway, call.view.__name__)
+        app.add_url_rule(call.path, call.endpoint, view, methods=[call.method])

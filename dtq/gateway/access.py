@@ -1,12 +1,15 @@
-"""API keys: who may do what. A key is shown once; Redis holds its SHA-256 alone.
+"""API keys: what each of them allows, and who needs one. A key is shown once; Redis holds its SHA-256 alone.
 
 A fast hash is right here, unlike for passwords: 192 random bits cannot be guessed, however fast one tries.
 """
 
 import hashlib
 import hmac
+import ipaddress
+import logging
 import re
 import secrets
+import socket
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -15,13 +18,16 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from dtq.errors import DtqError
+from dtq.errors import ConfigError, DtqError
 from dtq.queue.broker import Broker
+from dtq.transient import TRANSIENT
 
+MAKE_KEY = "dtq key create --name me --scope admin"
 SECRET = 24  # bytes
 ID = slice(len("dtq_"), len("dtq_") + 8)  # where the id stands in a key's text
 SESSION = 12 * 3600  # seconds that a login lasts
 T = TypeVar("T")
+log = logging.getLogger("dtq.gateway")
 
 
 class Scope(StrEnum):
@@ -36,6 +42,28 @@ class Scope(StrEnum):
         return scopes.index(self) >= scopes.index(needed)
 
 
+class KeyPolicy(StrEnum):
+    """Who needs an API key."""
+
+    OFF = "off"  # nobody: the gateway looks at no key
+    OPTIONAL = "optional"  # nobody, but a key that somebody shows must be right
+    REQUIRED = "required"  # everybody
+
+    @classmethod
+    def decide(cls, auth: str, reachable: bool | None) -> "KeyPolicy":
+        """The policy of a gateway.
+
+        Args:
+            auth: the setting DTQ_AUTH.
+            reachable: whether other machines reach the gateway. None: nobody knows, which counts as yes.
+        """
+        if auth == "off":
+            return cls.OFF
+        if auth == "auto" and reachable is False:
+            return cls.OPTIONAL
+        return cls.REQUIRED
+
+
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a key; `sha256` is that of its whole text."""
 
@@ -46,7 +74,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
 
 
-# What an unknown id is compared with: no text has this hash, and to say so takes as long as for any other.
+# Stands in for the key of an unknown id. No text has this hash, and a comparison takes as long as any other.
 NOBODY = ApiKey(id="", name="", scope=Scope.READ, created_at=datetime.min, sha256="0" * 64)
 _parse = msgspec.json.Decoder(ApiKey).decode
 
@@ -66,7 +94,7 @@ class ApiKeys:
         return sorted(map(_parse, self._redis.hvals(self._place)), key=attrgetter("created_at"))
 
     def find(self, text: str) -> ApiKey | None:
-        """The key of this text. Right, wrong, unknown or no key at all: each takes the same steps."""
+        """The key of this text. A wrong text takes the same steps as a right one, and so the same time."""
         key = self.get(text[ID]) or NOBODY
         right = hmac.compare_digest(key.sha256, _sha256(text))
         return key if right else None
@@ -77,7 +105,7 @@ class ApiKeys:
         return _parse(stored) if stored else None
 
     def create(self, name: str, scope: Scope) -> tuple[ApiKey, str]:
-        """Makes a key. Returns it, and its text, which nobody can tell again.
+        """Makes a key. Returns it, and its text, which nobody can find out later.
 
         Raises:
             DtqError: the name is taken, or none that a key can have.
@@ -99,7 +127,7 @@ class ApiKeys:
         """Ends a key, by name or id, and its logins. DtqError: there is none."""
 
         def remove(pipe: Any, keys: Sequence[ApiKey]) -> ApiKey:
-            key = _pick(keys, which)
+            key = _find(keys, which)
             pipe.hdel(self._place, key.id)
             return key
 
@@ -107,7 +135,7 @@ class ApiKeys:
 
     def rotate(self, which: str) -> tuple[ApiKey, str]:
         """Gives a key, by name or id, a new secret; the old one ends. DtqError: there is none."""
-        return self._change(lambda pipe, keys: self._write(pipe, _pick(keys, which)))
+        return self._change(lambda pipe, keys: self._write(pipe, _find(keys, which)))
 
     def _write(self, pipe: Any, key: ApiKey, **changes: Any) -> tuple[ApiKey, str]:
         """Stores a key with these changes and a secret of its own."""
@@ -151,11 +179,50 @@ class Sessions:
         self._redis.delete(self._place + _sha256(token))
 
 
+def policy_to_start_with(broker: Broker) -> KeyPolicy:
+    """Decides the policy for the address that the settings name.
+
+    Raises:
+        ConfigError: other machines reach the gateway, and there is no key that they could show.
+    """
+    settings = broker.settings
+    reachable = is_reachable(settings.host)
+    policy = KeyPolicy.decide(settings.auth, reachable)
+    if policy is KeyPolicy.REQUIRED and reachable and not _has_key(broker):
+        raise ConfigError(
+            f"Other machines reach {settings.host}, and there is no API key: make one with `{MAKE_KEY}`, "
+            "or set DTQ_AUTH=off to serve everybody who reaches this address."
+        )
+    return policy
+
+
+def warn(policy: KeyPolicy, broker: Broker) -> None:
+    """Warns where the policy may surprise: it lets nobody in, or everybody."""
+    host = broker.settings.host
+    if policy is KeyPolicy.REQUIRED and not _has_key(broker):
+        log.warning("there is no API key, so nobody is answered: make one with `%s`", MAKE_KEY)
+    if policy is KeyPolicy.OFF and is_reachable(host):
+        log.warning("DTQ_AUTH=off: whoever reaches %s may do everything", host)
+
+
+def is_reachable(host: str) -> bool:
+    """Whether other machines reach this address. An empty one stands for all addresses of this machine."""
+    found = socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return not all(ipaddress.ip_address(str(address[0])).is_loopback for *_, address in found)
+
+
+def _has_key(broker: Broker) -> bool:
+    try:
+        return ApiKeys(broker).any()
+    except TRANSIENT:  # Nobody can know now. The gateway lets nobody in without a key in any case.
+        return True
+
+
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()
 
 
-def _pick(keys: Sequence[ApiKey], which: str) -> ApiKey:
+def _find(keys: Sequence[ApiKey], which: str) -> ApiKey:
     for key in keys:
         if which in (key.id, key.name):
             return key

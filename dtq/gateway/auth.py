@@ -1,14 +1,13 @@
-"""Who asks, and whether they may: by an API key in the header, or by the cookie of a login with one."""
+"""Finds out who sends a request, by an API key in the header or the cookie of a login, and what it may do."""
 
 import logging
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from flask import Response, abort, g, request
 from werkzeug.datastructures import WWWAuthenticate
 
-from dtq.gateway import dashboard
-from dtq.gateway.access import SESSION, ApiKey, ApiKeys, Scope, Sessions
+from dtq.gateway import dashboard, origin
+from dtq.gateway.access import SESSION, ApiKey, ApiKeys, KeyPolicy, Scope, Sessions
 from dtq.queue.broker import Broker
 
 COOKIE = "dtq_session"
@@ -22,18 +21,18 @@ class Auth:
 
     Args:
         broker: of the queue whose keys count.
-        scopes: what an endpoint needs, where that is not to read; None is open to everybody.
-        required: whether a key is needed. Where it is not, one that is shown is looked at all the same.
+        scopes: the scope that each endpoint needs. None is open to everybody; what is not here needs `read`.
+        policy: who needs a key.
     """
 
-    def __init__(self, broker: Broker, scopes: Mapping[str, Scope | None], required: bool) -> None:
+    def __init__(self, broker: Broker, scopes: Mapping[str, Scope | None], policy: KeyPolicy) -> None:
         self._keys, self._sessions, self._scopes = ApiKeys(broker), Sessions(broker), scopes
-        self._off, self._required = broker.settings.auth == "off", required
+        self._policy = policy
 
     def identify(self) -> None:
         """Sets `g.key`. A session that is over counts as none: the browser did not choose to show it."""
         g.key, g.wrong_key, g.read_only = None, False, False
-        if self._off or self._needed() is None:  # /health must not wait for Redis
+        if self._needed_scope() is None:  # /health must not wait for Redis
             return
         header = request.authorization
         if header and header.type == "bearer":
@@ -41,40 +40,40 @@ class Auth:
             g.wrong_key = g.key is None
         elif token := request.cookies.get(COOKIE):
             g.key = self._sessions.find(token)
-            if g.key and request.method not in ("GET", "HEAD"):
-                refuse_other_origins()
+            if g.key and origin.is_change():
+                origin.refuse_other_origins()
         g.read_only = g.key is not None and not g.key.scope.includes(Scope.ADMIN)
 
     def enforce(self) -> Response | None:
-        """Answers 401 or 403 to those who may not."""
-        needed, key = self._needed(), g.key
-        if self._off or needed is None:
+        """Answers 401 where a right key is missing, and 403 where the key does not allow the call."""
+        needed, key = self._needed_scope(), g.key
+        if needed is None:
             return None
-        if key is None and (self._required or g.wrong_key):
-            return _unknown()
+        if key is None and (self._policy is KeyPolicy.REQUIRED or g.wrong_key):
+            return _ask_for_key()
         if key and not key.scope.includes(needed):
             abort(403, f"This needs a key with the scope {needed}; the key {key.name} has {key.scope}.")
         return None
 
     def login(self) -> Response:
         """Gives a session to the browser that sends a key in a form."""
-        refuse_other_origins()
+        origin.refuse_other_origins()
         key = self._keys.find(request.form.get("key", "").strip())
         if key is None:
-            _note_wrong_key()
+            _log_wrong_key()
             return dashboard.login_page(WRONG_KEY)
-        return self._enter(key)
+        return self._start_session(key)
 
     def logout(self) -> Response:
         """Ends the session of this browser."""
         self._sessions.close(request.cookies.get(COOKIE, ""))
-        response = _to_dashboard()
+        response = _redirect_to_dashboard()
         response.delete_cookie(COOKIE, path=None, httponly=True, samesite="Strict")
         return response
 
-    def _enter(self, key: ApiKey) -> Response:
+    def _start_session(self, key: ApiKey) -> Response:
         secure = request.is_secure or request.headers.get("X-Forwarded-Proto") == "https"
-        response = _to_dashboard()
+        response = _redirect_to_dashboard()
         # Without a path the browser takes the folder of /login, which only it knows behind a proxy.
         response.set_cookie(
             COOKIE, self._sessions.open(key), max_age=SESSION, path=None, secure=secure, httponly=True,
@@ -82,35 +81,26 @@ class Auth:
         )  # fmt: skip
         return response
 
-    def _needed(self) -> Scope | None:
+    def _needed_scope(self) -> Scope | None:
+        """The scope that this request needs of a key; None where the gateway looks at no key."""
+        if self._policy is KeyPolicy.OFF:
+            return None
         return self._scopes.get(request.endpoint or "", Scope.READ)
 
 
-def refuse_other_origins() -> None:
-    """What a cookie lets a browser do, only pages of this gateway may ask for: those of another port, or of
-    another subdomain, get the cookie sent as well. The rules are those of Go's `CrossOriginProtection`:
-    `Sec-Fetch-Site` tells, else `Origin`, and what sends neither is no browser.
-    """
-    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-    hosts = (request.host, request.headers.get("X-Forwarded-Host"))  # as asked for, where a proxy is between
-    same = site in ("same-origin", "none") if site else not origin or urlsplit(origin).netloc in hosts
-    if not same:
-        abort(403, "A page of another site must not change this queue.")
-
-
-def _unknown() -> Response:
-    """401: the page to log in for who wants to see the dashboard, else a sentence."""
+def _ask_for_key() -> Response:
+    """401: the login page in place of the dashboard, and a sentence in place of all else."""
     if g.wrong_key:
-        _note_wrong_key()
+        _log_wrong_key()
     if request.endpoint == "dashboard.show_page":
         return dashboard.login_page(WRONG_KEY if g.wrong_key else "")
     challenge = WWWAuthenticate("bearer", {"error": "invalid_token"} if g.wrong_key else None)
     abort(401, WRONG_KEY if g.wrong_key else NO_KEY, www_authenticate=challenge)
 
 
-def _to_dashboard() -> Response:
+def _redirect_to_dashboard() -> Response:
     return Response(status=303, headers={"Location": "dashboard", "Cache-Control": "no-store"})
 
 
-def _note_wrong_key() -> None:
+def _log_wrong_key() -> None:
     log.warning("a wrong API key from %s", request.remote_addr)

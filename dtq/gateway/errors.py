@@ -1,9 +1,9 @@
-"""Every error is {"error": a sentence}, and never a stack trace: that goes into the log."""
+"""Answers every error with {"error": a sentence}. A stack trace goes into the log alone."""
 
 import logging
 
 import redis
-from flask import Response, abort, request
+from flask import Response, request
 from werkzeug.exceptions import HTTPException
 
 from dtq.errors import Refused
@@ -17,14 +17,8 @@ RETRY = {"Retry-After": "1"}  # seconds
 log = logging.getLogger("dtq.gateway")
 
 
-def refuse_other_sites() -> None:
-    """A page of another site must not change the queue through a visitor's browser, which tells of it."""
-    if request.method not in ("GET", "HEAD") and request.headers.get("Sec-Fetch-Site") == "cross-site":
-        abort(403, "A page of another site must not change this queue.")
-
-
 def answer_error(error: Exception) -> Response:
-    """What the client hears of it."""
+    """The answer to a request that raised this."""
     if isinstance(error, HTTPException):
         sentence = "The body has more than 1 MiB." if error.code == 413 else error.description
         kept = {name: value for name, value in error.get_headers() if name in ("Allow", "WWW-Authenticate")}
@@ -33,7 +27,7 @@ def answer_error(error: Exception) -> Response:
         return answer({"error": sentence}, error.code or 500, kept)
     if isinstance(error, Refused):
         return answer({"error": str(error)}, 422)
-    if isinstance(error, redis.ResponseError) and "maxmemory" in str(error):  # a class tells it since Redis 7
+    if isinstance(error, redis.ResponseError) and "maxmemory" in str(error):  # it has a class since Redis 7
         return answer({"error": FULL}, 503, RETRY)
     if isinstance(error, redis.RedisError) and is_transient(error):
         return answer({"error": AWAY}, 503, RETRY)

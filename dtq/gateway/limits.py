@@ -1,8 +1,8 @@
 """Rate limits: how many calls a key may make, or an address that shows no right key.
 
-All gateways of a queue count together, in Redis: a list for each caller, of when its last calls were. So
-`50/second` holds for every second, wherever it begins; counting by the clock's seconds would let 100 calls
-pass around a full second. The times are the gateways' own, so their clocks should agree.
+All gateways of a queue count together, in Redis: each caller has a list of the times of its last calls. So
+`50/second` holds for every second, wherever it begins; to count by the clock's seconds would let 100 calls
+pass around a full second. The times come from the gateways, so their clocks should agree.
 """
 
 import logging
@@ -16,44 +16,45 @@ import redis
 from flask import Flask, Response, g, request
 from flask_limiter import Limiter
 
+from dtq.gateway.access import KeyPolicy
 from dtq.queue.broker import Broker
 from dtq.transient import Outage
 
 WITH_KEYS = "50/second"  # where keys are required and nothing else is said
-OPEN = "GET /health"  # whoever watches the system must not be refused
+OPEN = "GET /health"  # a program that watches the system must not be refused
 log = logging.getLogger("dtq.gateway")
-logging.getLogger("flask-limiter").setLevel(logging.WARNING)  # the request log tells what was refused
+logging.getLogger("flask-limiter").setLevel(logging.WARNING)  # what is refused stands in the request log
 
 
-def install(app: Flask, broker: Broker, keys_required: bool) -> None:
-    """Adds the step that answers 429, and headers that tell of the limit. `Auth.identify` comes before it,
-    and `Auth.enforce` after it: those who try out keys meet the limit of their address.
+def install(app: Flask, broker: Broker, policy: KeyPolicy) -> None:
+    """Adds the step that answers 429, and the headers that state the limit. `Auth.identify` comes before it,
+    and `Auth.enforce` after it: whoever tries out keys meets the limit of their address.
     """
-    limit = broker.settings.rate_limit or (WITH_KEYS if keys_required else "off")
+    limit = broker.settings.rate_limit or (WITH_KEYS if policy is KeyPolicy.REQUIRED else "off")
     if limit == "off":
         return
-    # Through the client that sends nothing twice, each call counts once.
+    # This client sends no command twice, so each call counts once.
     pool = {"connection_pool": broker.once.connection_pool, "key_prefix": broker.keys.rate.removesuffix(":")}
     away = broker.settings.rate_limit_away
     together = Counter(limit, "redis://", refuse=away == "refuse", storage_options=pool)
     counters = [together]
-    if away == "local":  # a second one counts in this process alone what the first one could not count
+    if away == "local":  # a second one, in this process alone, counts what the first one could not
         spare: dict[str, Any] = {"application_limits_exempt_when": lambda: bool(together.current_limits)}
         counters.append(Counter(limit, "memory://", **spare))
     for counter in counters:
         counter.init_app(app)
-    app.after_request(partial(tell, counters))
+    app.after_request(partial(add_headers, counters))
 
 
 class Counter(Limiter):
-    """Counts the calls of each caller, and answers 429 where there are too many. Files of the dashboard go
-    free, as Flask-Limiter has it.
+    """Counts the calls of each caller, and answers 429 where there are too many. Flask-Limiter does not count
+    static files, so the files of the dashboard are free.
 
     Args:
         limit: as `50/second`.
-        storage: where the counts are.
-        refuse: whether nobody is answered while that is away. Else nobody is counted.
-        options: more of what `Limiter` knows.
+        storage: the address of the counts.
+        refuse: what to do while the storage is away: refuse all calls, or count none.
+        options: further arguments of `Limiter`.
     """
 
     def __init__(self, limit: str, storage: str, refuse: bool = False, **options: Any) -> None:
@@ -67,7 +68,7 @@ class Counter(Limiter):
     def _check_request_limit(self, *args: Any, **options: Any) -> None:  # Flask calls it before each request
         try:
             super()._check_request_limit(*args, **options)
-            if self.current_limits:  # else this call was not to be counted
+            if self.current_limits:  # empty where the call is not counted
                 self._outage.over()
         except redis.RedisError as error:
             self._outage.failed(error)
@@ -76,11 +77,13 @@ class Counter(Limiter):
 
 
 def caller() -> str:
-    """Who is counted. Behind a proxy the address is the proxy's: what it says of others could be a lie."""
+    """The name under which a call is counted: its key, or its address. Behind a proxy that is the address of
+    the proxy, because anybody can send the header that names another one.
+    """
     return f"key={g.key.id}" if g.key else f"address={request.remote_addr}"
 
 
-def tell(counters: Sequence[Limiter], response: Response) -> Response:
+def add_headers(counters: Sequence[Limiter], response: Response) -> Response:
     """Adds the headers of the draft standard draft-ietf-httpapi-ratelimit-headers, and Retry-After to 429."""
     now, policies, states = time.time(), [], []
     for limit in [limit for counter in counters for limit in counter.current_limits]:

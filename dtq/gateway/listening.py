@@ -1,7 +1,7 @@
-"""Runs an application under waitress, and ends it so that nobody who was heard goes without an answer.
+"""Runs an application under waitress, and ends it so that each request that has arrived gets its answer.
 
-waitress itself ends by an exception in its loop. What is lost then: an answer that does not fit into a buffer
-of its socket, a request that waits for a thread, one whose body is still on its way.
+waitress itself ends by an exception in its loop. That loses an answer that does not fit into a buffer of its
+socket, a request that waits for a thread, and one whose body is still on its way.
 """
 
 import select
@@ -18,7 +18,7 @@ from waitress import wasyncore
 
 from dtq.gateway import models
 
-LAST_ANSWERS = 5.0  # seconds that requests get to end once the process was asked to
+LAST_ANSWERS = 5.0  # seconds that requests get to end, once the process was asked to end
 TICK = 0.05  # seconds between two looks whether they have
 # A body that is too long is read all the same, so that its sender can hear what was wrong.
 LIMITS = {"threads": 16, "max_request_body_size": 16 * models.BODY_LIMIT}
@@ -49,7 +49,7 @@ class Server:
                 self._turn(1.0)
             end = time.monotonic() + LAST_ANSWERS
             while select.select([self._listener], [], [], 0)[0] and time.monotonic() < end:
-                self._turn(0)  # whom the system has let in already is not turned away
+                self._turn(0)  # the system has accepted these connections already
             self._waitress.del_channel()
             self._listener.close()
             self._turn(TICK)
@@ -63,7 +63,7 @@ class Server:
         wasyncore.loop(seconds, map=self._sockets, count=1)
 
     def _is_busy(self) -> bool:
-        """Whether some request is being sent, waits, or has not got all of its answer."""
+        """Whether a request is on its way, waits, or has not got all of its answer."""
         connections = self._waitress.active_channels.values()
         return any(one.request or one.requests or one.total_outbufs_len for one in connections)
 

@@ -1,4 +1,6 @@
-"""What the calls take (checked by pydantic) and give (written by msgspec, which keeps a payload's bytes)."""
+"""What the calls take and give. Pydantic checks what they take; msgspec writes what they give, and keeps the
+bytes of each payload.
+"""
 
 import re
 from datetime import datetime
@@ -16,8 +18,10 @@ BODY_LIMIT, DEPTH_LIMIT = 2**20, 32  # bytes of a body, levels of a payload
 STRING, NO_BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL), bytes(set(range(256)) - set(b"[]{}"))
 NOSNIFF = {"X-Content-Type-Options": "nosniff"}
 M = TypeVar("M", bound=BaseModel)
+S = TypeVar("S", "TaskRequest", "BatchRequest")
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 Ids = Annotated[list[Name], BeforeValidator(lambda text: text.split(",")), Field(max_length=1000)]
+members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode  # of two with one name the last, as in Python
 
 
 class TaskRequest(BaseModel, extra="forbid", strict=True):
@@ -31,15 +35,29 @@ class TaskRequest(BaseModel, extra="forbid", strict=True):
     max_retries: int | None = Field(None, ge=0, le=100, description="instead of its type's")
     timeout: float | None = Field(None, gt=0, le=86400, description="seconds, instead of its type's")
 
+    def keep_bytes(self, text: bytes | msgspec.Raw) -> None:
+        """Makes `data` the bytes in this text of the task: decoding and encoding would change them."""
+        self.data = members(text)["data"]
+
+    def given(self) -> dict[str, Any]:
+        """The fields that the client has set."""
+        return self.model_dump(exclude={"data"}, exclude_defaults=True) | {"data": self.data}
+
 
 class BatchRequest(BaseModel, extra="forbid", strict=True):
     """Tasks to submit, all or none."""
 
     tasks: list[TaskRequest] = Field(min_length=1, max_length=1000)
 
+    def keep_bytes(self, text: bytes) -> None:
+        """Does the same for each task in this text of the batch."""
+        texts = msgspec.json.decode(members(text)["tasks"], type=list[msgspec.Raw])
+        for task, its_text in zip(self.tasks, texts, strict=True):
+            task.keep_bytes(its_text)
+
 
 class TasksQuery(BaseModel, extra="forbid"):
-    """Which tasks to list."""
+    """Says which tasks to list."""
 
     status: Status | None = None
     type: Name | None = None
@@ -48,7 +66,7 @@ class TasksQuery(BaseModel, extra="forbid"):
 
 
 class StatsQuery(BaseModel, extra="forbid"):
-    """Of which time to tell."""
+    """Says which time the figures cover."""
 
     window: float = Field(60, ge=1, le=3600, description="seconds")
 
@@ -78,13 +96,13 @@ def answer(value: object, status: int = 200, headers: dict[str, str] | None = No
     return Response(msgspec.json.encode(value) + b"\n", status, headers, mimetype="application/json")
 
 
-def given(task: TaskRequest) -> dict[str, Any]:
-    """What the client has set, but for the payload: that stays the bytes that it sent."""
-    return task.model_dump(exclude={"data"}, exclude_defaults=True)
+def read_body(model: type[S], around: int) -> tuple[bytes, S]:
+    """The request's body, and the model of it, in which each payload is the bytes that the client sent.
 
-
-def read_body(model: type[M], around: int) -> tuple[bytes, M]:
-    """The request's body, and what it says. `around`: levels of JSON around a payload."""
+    Args:
+        model: what the body must be.
+        around: levels of JSON around a payload.
+    """
     if request.mimetype != "application/json":
         abort(415, "The body must be JSON, sent with the header Content-Type: application/json.")
     body = request.get_data()
@@ -92,15 +110,17 @@ def read_body(model: type[M], around: int) -> tuple[bytes, M]:
     if max(accumulate(1 if b in b"[{" else -1 for b in brackets), default=0) > DEPTH_LIMIT + around:
         abort(422, f"data must not be nested deeper than {DEPTH_LIMIT} levels.")
     try:
-        values = msgspec.json.decode(body)  # refuses also what others could not read: 1e400, half characters
+        values = msgspec.json.decode(body)  # also refuses what others cannot read: 1e400, half characters
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         abort(400, f"The body is not JSON that everybody can read: {error}.")
     if not isinstance(values, dict):
         abort(400, 'The body must be a JSON object, such as {"type": "noop", "data": null}.')
-    return body, checked(model, values, 422)
+    submitted = check(model, values, 422)
+    submitted.keep_bytes(body)
+    return body, submitted
 
 
-def checked(model: type[M], values: dict[str, Any], status: int) -> M:
+def check(model: type[M], values: dict[str, Any], status: int) -> M:
     """The values as a model; where they do not fit, the request ends with this HTTP status."""
     try:
         return model.model_validate(values)

@@ -1,16 +1,15 @@
-"""The contract as an OpenAPI 3.1 document, written from the table of calls and what they take and give."""
+"""Writes the contract, an OpenAPI 3.1 document, from the table of calls and the models that it names."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
-from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from werkzeug.http import HTTP_STATUS_CODES
 
-from dtq.gateway.access import Scope
+from dtq.gateway.calls import Call
 from dtq.gateway.models import Error
 
 REF = "#/components/schemas/"
@@ -18,28 +17,8 @@ KEY = {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "
 WAIT = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds to wait"}}
 
 
-class Call(NamedTuple):
-    """A call: its address, who answers, what it gives and takes, and errors that do not follow from that.
-    `scope` is what it needs of an API key; None is open to everybody.
-    """
-
-    method: str
-    path: str
-    view: Callable[..., Any]
-    gives: Any
-    body: type[BaseModel] | None = None
-    query: type[BaseModel] | None = None
-    errors: tuple[int, ...] = ()
-    media: str = "application/json"  # of what it gives; errors are JSON in any case
-    scope: Scope | None = Scope.READ
-
-    @property
-    def endpoint(self) -> str:
-        return f"{self.method} {self.path}"
-
-
 def document(calls: Sequence[Call]) -> dict[str, Any]:
-    """The document."""
+    """The contract of these calls."""
     paths: dict[str, dict[str, Any]] = {}
     for call in calls:
         paths.setdefault(re.sub("<(.+?)>", r"{\1}", call.path), {})[call.method.lower()] = _operation(call)
@@ -84,9 +63,10 @@ def _parameters(call: Call) -> Iterator[dict[str, Any]]:
 
 
 def _schemas(*kinds: Any) -> Any:
-    """Schemas of what is given, and the components that these refer to."""
+    """The schemas of these kinds of answers, and the components that the schemas refer to."""
     text = msgspec.json.encode(msgspec.json.schema_components(kinds, ref_template=REF + "{name}"))
-    return msgspec.json.decode(text.replace(b"Task_Raw_", b"Task"))  # how payloads are held is our affair
+    # `Raw` is how the gateway holds payloads. Clients need not know it.
+    return msgspec.json.decode(text.replace(b"Task_Raw_", b"Task"))
 
 
 def _content(schema: dict[str, Any], media: str = "application/json") -> dict[str, Any]:

@@ -7,13 +7,14 @@ from flask import Flask
 from dtq import config
 from dtq.errors import ConfigError
 from dtq.gateway import create_app
-from dtq.gateway.server import connect, keys_required, log
+from dtq.gateway.access import KeyPolicy, warn
+from dtq.gateway.server import connect, log
 from dtq.observe import logs, tracing
 from dtq.queue.maintenance import keep_maintaining
 
 
 def load() -> config.Settings:
-    """Settings from the environment. The application does not know who reaches it: DTQ_AUTH=auto needs keys.
+    """Settings from the environment.
 
     Raises:
         ConfigError: they cannot be used, or name no Redis server.
@@ -21,8 +22,6 @@ def load() -> config.Settings:
     settings = config.load()
     if not settings.url:
         raise ConfigError("REDIS_URL is not set: under gunicorn the gateway needs a Redis server that runs.")
-    if settings.auth == "auto":
-        return settings.model_copy(update={"auth": "required"})
     return settings
 
 
@@ -41,4 +40,6 @@ def create() -> Flask:
     threading.Thread(
         target=keep_maintaining, args=(broker.maintain, threading.Event(), log), daemon=True
     ).start()
-    return create_app(broker, keys_required=keys_required(settings, broker))
+    policy = KeyPolicy.decide(settings.auth, reachable=None)  # the server's own options may name any address
+    warn(policy, broker)
+    return create_app(broker, policy)

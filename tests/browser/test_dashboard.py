@@ -13,7 +13,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.serving import make_server
 
 from dtq.gateway import create_app, dashboard
-from dtq.gateway.access import ApiKeys, Scope
+from dtq.gateway.access import ApiKeys, KeyPolicy, Scope
 from dtq.lab.cluster.local_cluster import LocalCluster
 from dtq.queue.broker import Broker
 from dtq.queue.reports import Completed, Failed
@@ -330,7 +330,7 @@ def test_a_login_from_the_first_look_to_logout(
         start_response("404 NOT FOUND", [("Content-Type", "text/plain")])
         return [b"not here"]
 
-    app = create_app(broker, keys_required=True)
+    app = create_app(broker, policy=KeyPolicy.REQUIRED)
     site = serve(DispatcherMiddleware(elsewhere, {prefix: app}) if prefix else app)
     task_id = bury(broker)
     visit = Visit(page, site.url + prefix)
@@ -354,7 +354,7 @@ def test_who_logs_in_to_read_sees_no_buttons_and_goes_with_the_key(
     page: Page, serve: Callable[[WSGIApplication], Site], broker: Broker, texts: dict[Scope, str]
 ) -> None:
     task_id = bury(broker)
-    visit = Visit(page, serve(create_app(broker, keys_required=True)).url)
+    visit = Visit(page, serve(create_app(broker, policy=KeyPolicy.REQUIRED)).url)
     log_in(page, texts[Scope.READ])
     expect(visit.row("dead", task_id)).to_be_visible()
     assert page.get_by_role("button", name=re.compile("Retry|Discard")).count() == 0
@@ -367,7 +367,7 @@ def test_a_page_of_another_port_can_neither_log_in_nor_use_a_login(
     page: Page, serve: Callable[[WSGIApplication], Site], broker: Broker, texts: dict[Scope, str]
 ) -> None:
     """To the browser that is the same site: it sends the cookie along."""
-    gateway = serve(create_app(broker, keys_required=True))
+    gateway = serve(create_app(broker, policy=KeyPolicy.REQUIRED))
     page_elsewhere = f"""<form method="post"><input name="key" value="{texts[Scope.ADMIN]}">
         <button formaction="{gateway.url}/login">in</button>
         <button formaction="{gateway.url}/dead-letter/retry">retry</button></form>"""
@@ -395,7 +395,7 @@ def test_the_login_fits_a_narrow_screen_and_the_dark(
     page: Page, serve: Callable[[WSGIApplication], Site], broker: Broker
 ) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
-    visit = Visit(page, serve(create_app(broker, keys_required=True)).url)
+    visit = Visit(page, serve(create_app(broker, policy=KeyPolicy.REQUIRED)).url)
     colors = set()
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)

@@ -11,7 +11,7 @@ import pytest
 
 from dtq.client import Client
 from dtq.errors import ApiError, ConfigError, DtqError
-from dtq.gateway.access import SESSION, ApiKeys, Scope, Sessions
+from dtq.gateway.access import SESSION, ApiKeys, KeyPolicy, Scope, Sessions, is_reachable
 from dtq.lab.cluster.local_cluster import LocalCluster
 from dtq.queue.broker import Broker
 from tests.cli.test_commands import run, said, started
@@ -28,6 +28,29 @@ def keys(broker: Broker) -> ApiKeys:
 def changed(text: str) -> str:
     """The same id with another secret."""
     return text[:-1] + ("1" if text.endswith("0") else "0")
+
+
+# ---------------------------------------------------------------- who needs one
+
+
+@pytest.mark.parametrize(
+    ("auth", "reachable", "policy"),
+    [
+        ("auto", False, KeyPolicy.OPTIONAL), ("auto", True, KeyPolicy.REQUIRED),
+        ("auto", None, KeyPolicy.REQUIRED), ("required", False, KeyPolicy.REQUIRED),
+        ("required", True, KeyPolicy.REQUIRED), ("required", None, KeyPolicy.REQUIRED),
+        ("off", False, KeyPolicy.OFF), ("off", True, KeyPolicy.OFF), ("off", None, KeyPolicy.OFF),
+    ],
+)  # fmt: skip
+def test_the_policy_follows_from_the_setting_and_the_address(
+    auth: str, reachable: bool | None, policy: KeyPolicy
+) -> None:
+    assert KeyPolicy.decide(auth, reachable) is policy
+
+
+def test_other_machines_reach_all_but_this_machines_own_addresses() -> None:
+    hosts = ["127.0.0.1", "127.1.2.3", "::1", "localhost", "", "0.0.0.0", "::", "203.0.113.1"]
+    assert [is_reachable(host) for host in hosts] == [False] * 4 + [True] * 4
 
 
 # ---------------------------------------------------------------- keys

@@ -13,7 +13,7 @@ from werkzeug.test import TestResponse
 
 from dtq.config import Settings
 from dtq.gateway import create_app
-from dtq.gateway.access import SESSION, ApiKeys, Scope
+from dtq.gateway.access import SESSION, ApiKeys, KeyPolicy, Scope
 from dtq.gateway.auth import COOKIE
 from dtq.gateway.server import connect
 from dtq.queue.broker import Broker
@@ -70,7 +70,7 @@ class Door:
 
 @pytest.fixture
 def door(broker: Broker) -> Door:
-    return Door(broker, keys_required=True)
+    return Door(broker, policy=KeyPolicy.REQUIRED)
 
 
 @pytest.fixture
@@ -124,9 +124,9 @@ def test_who_is_refused_hears_why(door: Door) -> None:
 @pytest.mark.parametrize(
     "header", ["Bearer", "Bearer ", "Bearer a b", "Bearer a=b", "Bearer \xfc", "bearer x"]
 )
-@pytest.mark.parametrize("required", [True, False])
-def test_a_header_that_is_no_key_is_a_wrong_one(broker: Broker, header: str, required: bool) -> None:
-    door = Door(broker, keys_required=required)
+@pytest.mark.parametrize("policy", [KeyPolicy.REQUIRED, KeyPolicy.OPTIONAL])
+def test_a_header_that_is_no_key_is_a_wrong_one(broker: Broker, header: str, policy: KeyPolicy) -> None:
+    door = Door(broker, policy=policy)
     answer = door.ask("GET", "/tasks", headers={"Authorization": header})
     assert (answer.status_code, list(answer.get_json())) == (401, ["error"])
 
@@ -216,7 +216,7 @@ def test_a_task_knows_who_submitted_it(door: Door, optional: Door) -> None:
 def test_a_key_ends_at_once_and_at_every_gateway(
     door: Door, make_broker: Callable[..., Broker], end: str
 ) -> None:
-    other = create_app(make_broker(), keys_required=True).test_client()
+    other = create_app(make_broker(), policy=KeyPolicy.REQUIRED).test_client()
     header = {"Authorization": f"Bearer {door.texts[Scope.READ]}"}
     assert door.http.get("/tasks", headers=header).status_code == 200
     assert other.get("/tasks", headers=header).status_code == 200
@@ -238,16 +238,17 @@ def test_where_keys_are_optional_a_shown_one_is_looked_at(optional: Door) -> Non
 
 
 @pytest.mark.parametrize(
-    ("auth", "keys_required", "without", "wrong"),
+    ("auth", "reachable", "without", "wrong"),
     [
         ("auto", False, 200, 401), ("auto", True, 401, 401), ("required", False, 401, 401),
         ("off", False, 200, 200), ("off", True, 200, 200),
     ],
 )  # fmt: skip
 def test_the_setting_says_who_is_asked(
-    make_broker: Callable[..., Broker], auth: str, keys_required: bool, without: int, wrong: int
+    make_broker: Callable[..., Broker], auth: str, reachable: bool, without: int, wrong: int
 ) -> None:
-    door = Door(make_broker(auth=auth), keys_required=keys_required)
+    policy = KeyPolicy.decide(auth, reachable) if reachable else None  # without one, `create_app` decides
+    door = Door(make_broker(auth=auth), policy=policy)
     assert door.ask("GET", "/tasks").status_code == without
     assert door.ask("GET", "/tasks", "dtq_wrong").status_code == wrong
     assert door.ask("GET", "/tasks", door.texts[Scope.READ]).status_code == 200
@@ -326,7 +327,7 @@ def test_the_dashboard_offers_only_what_the_key_may_do(door: Door, scope: Scope)
 @pytest.mark.parametrize("end", ["revoke", "rotate"])
 def test_a_session_ends_with_its_key(door: Door, make_broker: Callable[..., Broker], end: str) -> None:
     door.login()
-    other = create_app(make_broker(), keys_required=True).test_client()
+    other = create_app(make_broker(), policy=KeyPolicy.REQUIRED).test_client()
     other.set_cookie(COOKIE, session_of(door.http))
     assert (door.http.get("/tasks").status_code, other.get("/tasks").status_code) == (200, 200)
     getattr(door.keys, end)("key-admin")
@@ -378,7 +379,7 @@ def test_a_key_in_the_header_comes_from_no_browser_by_itself(door: Door) -> None
 
 def test_without_redis_health_still_answers_and_nobody_is_let_in(own_redis: RedisServer) -> None:
     with closing(connect(own_redis.url, Settings(_env_file=None))) as broker:
-        door = Door(broker, keys_required=True)
+        door = Door(broker, policy=KeyPolicy.REQUIRED)
         door.login()
         own_redis.stop()
         assert door.http.get("/health").get_json()["status"] == "unhealthy"

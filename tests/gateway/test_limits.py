@@ -19,7 +19,7 @@ from dtq import Client
 from dtq.config import load
 from dtq.errors import ConfigError
 from dtq.gateway import create_app
-from dtq.gateway.access import ApiKeys, Scope
+from dtq.gateway.access import ApiKeys, KeyPolicy, Scope
 from dtq.gateway.server import connect
 from dtq.queue.broker import Broker
 from dtq.redis_server import RedisServer
@@ -44,7 +44,7 @@ def statuses(http: FlaskClient, n: int, path: str = "/openapi.json", **options: 
     return [http.get(path, **options).status_code for _ in range(n)]
 
 
-def told(answer: TestResponse) -> tuple[str | None, str | None]:
+def limit_headers(answer: TestResponse) -> tuple[str | None, str | None]:
     return answer.headers.get("RateLimit-Policy"), answer.headers.get("RateLimit")
 
 
@@ -54,7 +54,7 @@ def told(answer: TestResponse) -> tuple[str | None, str | None]:
 def test_each_answer_tells_of_the_limit_and_the_last_one_when_to_come_back(limited: FlaskClient) -> None:
     for left in (2, 1, 0):
         answer = limited.get("/tasks")
-        policy, state = told(answer)
+        policy, state = limit_headers(answer)
         assert (answer.status_code, policy) == (200, '"3 per 1 day";q=3;w=86400')
         assert str(state).startswith(f'"3 per 1 day";r={left};t=')
         assert "Retry-After" not in answer.headers
@@ -62,7 +62,7 @@ def test_each_answer_tells_of_the_limit_and_the_last_one_when_to_come_back(limit
     assert answer.status_code == 429
     seconds = int(answer.headers["Retry-After"])
     assert 0 < seconds <= 86400
-    assert told(answer)[1] == f'"3 per 1 day";r=0;t={seconds}'
+    assert limit_headers(answer)[1] == f'"3 per 1 day";r=0;t={seconds}'
     assert answer.get_json() == {
         "error": "Too many calls: the limit is 3 per 1 day for each key or address; "
         "wait as long as Retry-After says."
@@ -85,7 +85,7 @@ def test_a_batch_is_one_call(limited: FlaskClient, broker: Broker) -> None:
 def test_of_several_limits_each_holds(make_broker: MakeBroker) -> None:
     http = create_app(make_broker(rate_limit="2/hour; 3/day")).test_client()
     answer = http.get("/tasks")
-    assert told(answer)[0] == '"2 per 1 hour";q=2;w=3600, "3 per 1 day";q=3;w=86400'
+    assert limit_headers(answer)[0] == '"2 per 1 hour";q=2;w=3600, "3 per 1 day";q=3;w=86400'
     assert statuses(http, 2) == [200, 429]
 
 
@@ -134,7 +134,7 @@ def test_health_and_the_files_of_the_dashboard_are_free(limited: FlaskClient) ->
     assert statuses(limited, 5, "/health") == [200] * 5
     with limited.get("/dashboard/dashboard.js") as file:
         assert file.status_code == 200
-    assert told(limited.get("/health")) == (None, None)
+    assert limit_headers(limited.get("/health")) == (None, None)
 
 
 def test_all_gateways_of_a_queue_count_together_and_not_with_another(
@@ -159,20 +159,21 @@ def test_counts_do_not_stay_in_redis(limited: FlaskClient, broker: Broker) -> No
 
 
 @pytest.mark.parametrize(
-    ("rate_limit", "keys_required", "policy"),
+    ("rate_limit", "policy", "header"),
     [
-        (None, False, None),
-        (None, True, '"50 per 1 second";q=50;w=1'),
-        ("off", True, None),
-        ("7/minute", True, '"7 per 1 minute";q=7;w=60'),
-        ("7 per 2 hours", False, '"7 per 2 hour";q=7;w=7200'),
+        (None, KeyPolicy.OPTIONAL, None),
+        (None, KeyPolicy.OFF, None),
+        (None, KeyPolicy.REQUIRED, '"50 per 1 second";q=50;w=1'),
+        ("off", KeyPolicy.REQUIRED, None),
+        ("7/minute", KeyPolicy.REQUIRED, '"7 per 1 minute";q=7;w=60'),
+        ("7 per 2 hours", KeyPolicy.OPTIONAL, '"7 per 2 hour";q=7;w=7200'),
     ],
 )
 def test_the_limit(
-    rate_limit: str | None, keys_required: bool, policy: str | None, make_broker: MakeBroker
+    rate_limit: str | None, policy: KeyPolicy, header: str | None, make_broker: MakeBroker
 ) -> None:
-    app = create_app(make_broker(rate_limit=rate_limit), keys_required=keys_required)
-    assert told(app.test_client().get("/tasks"))[0] == policy
+    app = create_app(make_broker(rate_limit=rate_limit), policy)
+    assert limit_headers(app.test_client().get("/tasks"))[0] == header
 
 
 @pytest.mark.parametrize("text", ["fast", "50", "0/second", "-1/second", "50/fortnight", "50/second;", "5/s"])

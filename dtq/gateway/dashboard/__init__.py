@@ -1,8 +1,8 @@
-"""The live page: a template, a style sheet and a script that asks the same calls as everybody.
+"""The live page: a template, a style sheet and a script that uses the same calls as every client.
 
-Its policy lets it load from this gateway alone, and run nothing that stands in the page itself: a payload
-that gets where it should not stays text. All addresses are relative, so that it works where a proxy puts a
-prefix before them, as JupyterLab's does.
+Its policy lets it load from this gateway alone, and run no script that stands in the page itself. A payload
+that got into the page unescaped would stay text. All addresses are relative, so that it works where a proxy
+puts a prefix before them, as JupyterLab's does.
 """
 
 import secrets
@@ -68,7 +68,7 @@ def send_charts() -> Response:
 
 @blueprint.after_request
 def add_headers(response: Response) -> Response:
-    """Those that an answer does not bring: the page to log in has some of its own."""
+    """Adds the headers that an answer does not have: the login page has some of its own."""
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     return response
