@@ -40,9 +40,9 @@ def serve(settings: Settings) -> None:
         )
         maintenance.start()
         server = Server(app, listener)
-        url = _url(settings.host, listener.getsockname()[1])
-        announcement.announce(settings.home, url)
-        log.info("listening on %s", url)
+        address = _url(settings.host, listener.getsockname()[1])
+        announcement.announce(settings.home, address)
+        log.info("listening on %s", address)
         try:
             server.run()
         finally:
