@@ -22,7 +22,6 @@ CORE = [
 ]
 SCRIPTS = sorted(path.name for path in LUA.iterdir())
 UNNAMED = [
-    "Maintained",
     "Broker.close",
     "parse_plain",
 ]
