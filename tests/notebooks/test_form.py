@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dtq.lab.course.lessons import LESSONS
 from tests.notebooks.workbook import FENCED, NOTEBOOKS, ROOT, Notebook
 
 LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
@@ -107,3 +108,9 @@ def test_names_of_dtq_exist_and_links_lead_to_where_they_are_defined(notebook: N
         thing = resolved(name)
         defined = thing if isinstance(thing, Path) else inspect.getsourcefile(inspect.unwrap(thing))
         assert Path(defined) == target, f"{name} is defined in another file"
+
+
+@each_notebook
+def test_it_takes_as_long_as_the_map_says(notebook: Notebook) -> None:
+    minutes = {lesson.notebook: lesson.minutes for lesson in LESSONS}
+    assert f"about {minutes[notebook.name]} minutes" in notebook.cells[0].text.replace("\n", " ")
