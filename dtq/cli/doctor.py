@@ -5,6 +5,7 @@ from collections import Counter
 import click
 import msgspec
 
+from dtq.cli.terminal import printable
 from dtq.config import Settings
 from dtq.doctor import examine
 from dtq.doctor.finding import Finding, State
@@ -30,10 +31,5 @@ def run(settings: Settings, as_json: bool) -> int:
 def _lines(finding: Finding) -> list[str]:
     """State, name and what was seen; below, what to do."""
     state = click.style(f"{finding.state:8}", fg=COLORS[finding.state])
-    lines = [f"{state} {finding.name:12} {_printable(finding.seen)}"]
-    return lines + ([f"{'':21} → {_printable(finding.advice)}"] if finding.advice else [])
-
-
-def _printable(text: str) -> str:
-    """What others wrote, such as a worker's name, must not steer the terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
+    lines = [f"{state} {finding.name:12} {printable(finding.seen)}"]
+    return lines + ([f"{'':21} → {printable(finding.advice)}"] if finding.advice else [])

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import click
 
+from dtq.cli.terminal import printable
 from dtq.client import Client
 from dtq.errors import ApiError, NoGatewayError
 from dtq.queue.task import Task
@@ -69,7 +70,7 @@ def _task(task: Task[Any], now: datetime) -> Row:
 
 
 def _table(head: str, rows: list[Row]) -> Iterator[str]:
-    cells = [[_printable(cell) for cell in row] for row in [head.split(), *rows]]
+    cells = [[printable(cell) for cell in row] for row in [head.split(), *rows]]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
         yield "  ".join(map(str.ljust, row, widths)).rstrip()
@@ -77,11 +78,6 @@ def _table(head: str, rows: list[Row]) -> Iterator[str]:
 
 def _age(moment: datetime | None, now: datetime) -> str:
     return f"{max(0.0, (now - moment).total_seconds()):.1f}s" if moment else ""
-
-
-def _printable(text: str) -> str:
-    """Names come from whoever submits and runs: they must not steer the terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _fitted(shown: Sequence[str]) -> str:
