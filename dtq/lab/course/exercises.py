@@ -82,7 +82,7 @@ def predict(question: str, answer: object = None, unit: str = "") -> "Prediction
         unit: of the answer, such as "s" or "tasks".
     """
     prediction = Prediction(question, answer, unit)
-    print(f"{question}\n  you predict   {prediction.told(answer)}")
+    print(f"{question}\n  you predict   {prediction.text(answer)}")
     return prediction
 
 
@@ -97,15 +97,15 @@ class Prediction:
     def observe(self, observed: object) -> None:
         """Prints what was observed beside what had been predicted."""
         print(self.question)
-        print(f"  you predicted {self.told(self.answer)}")
-        print(f"  you observed  {self.told(observed)}")
+        print(f"  you predicted {self.text(self.answer)}")
+        print(f"  you observed  {self.text(observed)}")
 
-    def told(self, value: object) -> str:
+    def text(self, value: object) -> str:
         """The value as text, with its unit."""
         if value is None:
             return "nothing yet: write your answer in place of None and run the cell again"
-        text = f"{value:.3g}" if isinstance(value, float) else str(value)
-        return f"{text} {self.unit}".rstrip()
+        number = f"{value:.3g}" if isinstance(value, float) else str(value)
+        return f"{number} {self.unit}".rstrip()
 
 
 def checks_of(notebook: Path) -> list[str]:

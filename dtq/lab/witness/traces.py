@@ -97,7 +97,7 @@ def _bar(ax: Axes, place: int, span: Any, factor: float, end: float) -> None:
     )
     left = begin + width / 2 > 0.55 * end
     ax.annotate(
-        *(f"{span['process']}, {_told(span['duration_s'])}", (begin if left else begin + width, place)),
+        *(f"{span['process']}, {_duration(span['duration_s'])}", (begin if left else begin + width, place)),
         xytext=(-4 if left else 4, 0),
         textcoords="offset points",
         ha="right" if left else "left",
@@ -133,5 +133,5 @@ def _tree(spans: pd.DataFrame, parent: object = None, depth: int = 0) -> Iterato
         yield from _tree(spans, span["span_id"], depth + 1)
 
 
-def _told(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
