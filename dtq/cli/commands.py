@@ -13,6 +13,7 @@ import click
 from dtq import tasks
 from dtq.errors import DtqError
 from dtq.observe import logs, tracing
+from dtq.processes.program import dtq
 
 if TYPE_CHECKING:
     from dtq.config import Settings
@@ -104,7 +105,7 @@ def up(workers: int, port: int | None, modules: tuple[str, ...]) -> None:
     port = (settings.port if port is None else port) or free_port()
     listen(settings.host, port).close()  # a gateway that cannot would be started again and again
     names = [f"worker-{n}" for n in range(1, workers + 1)]
-    commands = {"gateway": _dtq("gateway", "--port", str(port))}
+    commands = {"gateway": dtq("gateway", "--port", str(port))}
     commands |= {name: _worker_command(name, modules) for name in names}
     with serve(settings) as url, closing(connect(url, settings)) as broker:
         policy_to_start_with(broker)  # raises where the gateway would, for the same reason
@@ -283,12 +284,8 @@ def _load(modules: tuple[str, ...]) -> None:
         tasks.load(module)
 
 
-def _dtq(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "dtq", *arguments]
-
-
 def _worker_command(name: str, modules: tuple[str, ...]) -> list[str]:
-    return _dtq("worker", "--name", name, *(word for module in modules for word in ("--tasks", module)))
+    return dtq("worker", "--name", name, *(word for module in modules for word in ("--tasks", module)))
 
 
 def _at_work(broker: "Broker", names: Iterable[str]) -> dict[str, Callable[[int], bool]]:

@@ -13,11 +13,11 @@ import json
 import os
 import platform
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple, Self
@@ -27,8 +27,10 @@ import click
 import msgspec
 import psutil
 
+from dtq import announcement
 from dtq.config import Settings
 from dtq.lab.cluster.supervisor import Supervisor
+from dtq.processes.program import dtq
 from dtq.queue.broker import Broker
 from dtq.queue.maintenance import INTERVAL
 from dtq.queue.task import NewTask
@@ -143,9 +145,8 @@ class System:
             self._until(name, lambda: self.waiting() == len(self.workers))
         while len(self.gateways) < gateways:
             name = f"gateway-{len(self.gateways) + 1}"
-            pid, note = self._start(name, "gateway", "--port", "0"), self._folder / name / "gateway.json"
-            self._until(name, note.exists)
-            self.gateways.append({"pid": pid, "url": json.loads(note.read_text())["url"]})
+            pid, home = self._start(name, "gateway", "--port", "0"), self._folder / name
+            self.gateways.append({"pid": pid, "url": self._until(name, partial(announcement.find, home))})
 
     def waiting(self) -> int:
         """How many workers wait for tasks; to begin that is the last thing that they do at their start."""
@@ -173,14 +174,14 @@ class System:
 
     def _start(self, name: str, *command: str) -> int:
         environment = self._environment | {"DTQ_HOME": str(self._folder / name)}
-        whole = [sys.executable, "-m", "dtq", *command]
-        return self._supervisor.start(name, whole, environment, self._folder / f"{name}.log")
+        return self._supervisor.start(name, dtq(*command), environment, self._folder / f"{name}.log")
 
-    def _until(self, name: str, seen: Callable[[], bool]) -> None:
-        while not seen():
+    def _until(self, name: str, seen: Callable[[], Any]) -> Any:
+        while not (answer := seen()):
             if self._supervisor.exit_code(name) is not None:
                 raise click.ClickException((self._folder / f"{name}.log").read_text())
             time.sleep(0.01)
+        return answer
 
 
 # ---------------------------------------------------------------- what is measured

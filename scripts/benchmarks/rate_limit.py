@@ -8,7 +8,6 @@ other as fast as they are answered. A refused one is sent again, with the same I
 accepted.
 """
 
-import sys
 import time
 import uuid
 from collections import Counter
@@ -18,12 +17,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
-import msgspec
 import requests
 
+from dtq import announcement
 from dtq.config import Settings
 from dtq.gateway.access import ApiKeys, Scope
 from dtq.lab.cluster.supervisor import Supervisor
+from dtq.processes.program import dtq
 from dtq.queue.broker import Broker
 from dtq.redis_server import RedisServer
 
@@ -63,14 +63,13 @@ def main(gateways: int, clients: int, per_second: int, seconds: int) -> None:
 def start_gateway(supervisor: Supervisor, settings: dict[str, str], name: str) -> str:
     """Returns its address when it listens."""
     home = supervisor.directory / name
-    log, note = Path(f"{home}.log"), home / "gateway.json"
-    command = [sys.executable, "-m", "dtq", "gateway", "--port", "0"]
-    supervisor.start(name, command, settings | {"DTQ_HOME": str(home)}, log)
-    while not note.exists():
+    log = Path(f"{home}.log")
+    supervisor.start(name, dtq("gateway", "--port", "0"), settings | {"DTQ_HOME": str(home)}, log)
+    while not (url := announcement.find(home)):
         if supervisor.exit_code(name) is not None:
             raise click.ClickException(log.read_text())
         time.sleep(0.01)
-    return str(msgspec.json.decode(note.read_bytes())["url"])
+    return url
 
 
 def press(url: str, key: str, began: float, seconds: float) -> list[Answer]:

@@ -18,6 +18,7 @@ from dtq.lab.cluster.replicas import ReplicatedRedis
 from dtq.lab.cluster.supervisor import Supervisor
 from dtq.lab.cluster.waiting import PATIENCE, until
 from dtq.lab.witness.ledger import claimed
+from dtq.processes.program import dtq
 from dtq.queue.broker import Broker
 from dtq.queue.task import Status
 from dtq.redis_server import RedisServer
@@ -85,7 +86,7 @@ class LocalCluster:
             self.settings = _settings(self._environment)
         self.broker = Broker(self.redis_url, self.settings)
         self.redis: Any = connect(self.redis_url, self.settings, retries=1, decode_responses=True)
-        self._run("gateway", ["-m", "dtq", "gateway", "--port", str(port)])
+        self._run("gateway", dtq("gateway", "--port", str(port)))
         self.add_workers(workers)
         self.url = self._started_up("gateway", lambda: announcement.find(home))
         self.client = Client(self.url, api_key="")  # one of another queue would be a wrong one here
@@ -109,8 +110,8 @@ class LocalCluster:
         options = [word for module in modules for word in ("--tasks", module)]
         names = [self._name("worker") for _ in range(n)]
         for name in names:
-            ours = ["-m", "dtq", "worker", "--name", name, *options]
-            self._run(name, [program, name, *modules] if program else ours)
+            ours = dtq("worker", "--name", name, *options)
+            self._run(name, [sys.executable, program, name, *modules] if program else ours)
             self.workers.append(name)
         for name in names:
             self._started_up(name, partial(self._is_registered, name))
@@ -120,7 +121,7 @@ class LocalCluster:
         """Starts workers of the naive queue; returns their names when they wait for tasks."""
         names = [self._name("naive") for _ in range(n)]
         for name in names:
-            self._run(name, ["-m", "dtq.lab.cluster.naive", name])
+            self._run(name, [sys.executable, "-m", "dtq.lab.cluster.naive", name])
             self.workers.append(name)
         for name in names:
             self._started_up(name, partial(self._is_connected, name))
@@ -230,8 +231,7 @@ class LocalCluster:
 
     # ---------------------------------------------------------------- how
 
-    def _run(self, name: str, arguments: list[str]) -> None:
-        command = [sys.executable, *arguments]
+    def _run(self, name: str, command: list[str]) -> None:
         self._supervisor.start(name, command, self._environment, self.directory / f"{name}.log")
 
     def _name(self, kind: str) -> str:
