@@ -1,6 +1,5 @@
 """Child processes end when they should, and when their parent dies."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -31,7 +30,6 @@ child = subprocess.Popen([sys.executable, "-ISc", "import time; time.sleep(600)"
 print(child.pid, flush=True)
 child.wait()
 """)
-TELLS_PID = python("import os, time; print(os.getpid(), flush=True); time.sleep(600)")
 PARENT = [
     sys.executable,
     "-c",
@@ -41,15 +39,6 @@ import time
 processes = Children()
 print(processes.start("one", {SLEEP!r}), processes.start("two", {SLEEP!r}), flush=True)
 time.sleep(600)
-""",
-]
-KEEPER = [
-    sys.executable,
-    "-c",
-    f"""
-from dtq.processes.supervise import keep
-keep({{"one": {TELLS_PID!r}}})
-print("over", flush=True)
 """,
 ]
 
@@ -118,16 +107,3 @@ def test_nothing_survives_a_parent_that_dies(number: signal.Signals) -> None:
     for pid in pids:
         wait_until(lambda pid=pid: not alive(pid), what="the reaper has ended the child")
     assert not any(map(alive, pids))
-
-
-def test_a_kept_process_is_started_again_until_the_keeper_is_stopped() -> None:
-    with subprocess.Popen(KEEPER, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as keeper:
-        assert keeper.stdout
-        first = int(keeper.stdout.readline())
-        os.kill(first, signal.SIGKILL)
-        second = int(keeper.stdout.readline())
-        assert second != first
-        keeper.send_signal(signal.SIGTERM)
-        assert keeper.stdout.read() == "over\n"
-    assert keeper.returncode == 0
-    assert not alive(second)
