@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from packaging.requirements import Requirement
 
 from dtq.processes.children import Children
 from dtq.queue.broker import Broker
@@ -23,6 +24,12 @@ def wait_until(predicate: Callable[[], Any], timeout: float = 30.0, what: str = 
         assert time.monotonic() < end, f"not within {timeout:g} s: {what or predicate}"
         time.sleep(0.01)
     return answer
+
+
+def locked(file: Path = ROOT / "requirements.lock") -> list[Requirement]:
+    """What a lock pins."""
+    text = file.read_text().replace("\\\n", " ")
+    return [Requirement(line.split("--hash=")[0]) for line in text.splitlines()]
 
 
 def new_task(type: str = "noop", data: Any = None, **options: Any) -> NewTask:

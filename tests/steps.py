@@ -6,7 +6,7 @@ from typing import Any
 
 from dtq.queue.broker import Broker, Maintained
 from dtq.queue.reports import Completed, Failed, Outcome, Verdict
-from dtq.queue.task import Stored
+from dtq.queue.task import Status, Stored
 from tests.helpers import new_task
 
 WORKER = "worker-1"
@@ -28,6 +28,14 @@ def claim(broker: Broker, worker: str = WORKER, n: int = 1) -> list[Stored]:
 def claim_one(broker: Broker, worker: str = WORKER) -> Stored:
     """Claims a task where there must be one."""
     [task] = claim(broker, worker)
+    return task
+
+
+def claim_new(broker: Broker, type: str = "noop", data: Any = None, **options: Any) -> Stored:
+    """Submits a task and claims it."""
+    task_id = submit(broker, type, data, **options)
+    task = claim_one(broker)
+    assert task.id == task_id
     return task
 
 
@@ -61,11 +69,17 @@ def run(broker: Broker, task_id: str, worker: str = WORKER, result: bytes = b"nu
     return task
 
 
-def bury(broker: Broker, **options: Any) -> str:
-    """A task in the dead letter."""
-    task_id = submit(broker, **options)
+def bury(broker: Broker, type: str = "noop", data: Any = None, error: str = "boom", **options: Any) -> str:
+    """A task in the dead letter. It must be the next to be claimed: where others are pending, make its
+    priority high.
+    """
+    return bury_next(broker, submit(broker, type, data, **options), error)
+
+
+def bury_next(broker: Broker, task_id: str, error: str = "boom") -> str:
+    """Lets what comes next, which must be this task, fail for good."""
     task = claim_one(broker)
-    assert (task.id, fail(broker, task, retries=0)) == (task_id, "failed")
+    assert (task.id, report(broker, failed(task, 0, error=error)).word) == (task_id, "failed")
     return task_id
 
 
@@ -104,6 +118,12 @@ def stored(broker: Broker, task_id: str) -> Stored:
 def status(broker: Broker, task_id: str) -> str | None:
     task = broker.get(task_id)
     return task.status.value if task else None
+
+
+def holder(broker: Broker, task_id: str) -> str | None:
+    """The worker that holds the task now, if one does."""
+    task = broker.get(task_id)
+    return task.worker_id if task and task.status == Status.PROCESSING else None
 
 
 def places(broker: Broker, task_id: str) -> list[str]:

@@ -1,6 +1,5 @@
 """The client against a real gateway on a real Redis server."""
 
-import json
 import logging
 import os
 import socket
@@ -21,7 +20,7 @@ from flask import Flask, request
 from werkzeug.serving import make_server
 
 import dtq
-from dtq import Client
+from dtq import Client, announcement
 from dtq.config import Settings
 from dtq.errors import ApiError, ConfigError, DtqError, NoGatewayError, WaitTimeout
 from dtq.gateway import create_app
@@ -467,16 +466,16 @@ def test_a_proxy_in_the_environment_is_not_used(url: str, monkeypatch: pytest.Mo
 
 
 def test_the_address_is_that_of_the_gateway_which_runs_in_this_folder(elsewhere: Path) -> None:
-    (elsewhere / ".dtq").mkdir()
-    note = elsewhere / ".dtq" / "gateway.json"
+    home = elsewhere / ".dtq"
     assert Client().url == "http://127.0.0.1:5000"
 
-    note.write_text(json.dumps({"url": "http://127.0.0.1:5999", "pid": os.getpid()}))
+    announcement.announce(home, "http://127.0.0.1:5999")
     assert Client().url == "http://127.0.0.1:5999"
 
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         ended.wait()
-    note.write_text(json.dumps({"url": "http://127.0.0.1:5999", "pid": ended.pid}))
+    dead = announcement.Announcement("http://127.0.0.1:5999", ended.pid)
+    announcement.path(home).write_bytes(msgspec.json.encode(dead))
     assert Client().url == "http://127.0.0.1:5000"
 
 

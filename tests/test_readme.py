@@ -15,6 +15,7 @@ import requests
 
 from dtq.config import Settings
 from dtq.lab.course.lessons import LESSONS
+from tests.commands import listening
 from tests.helpers import ROOT, wait_until
 
 README = (ROOT / "README.md").read_text()
@@ -67,10 +68,8 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
         process = subprocess.Popen(
             [*start.split(), "--port", "0"], cwd=folder, env=environment(), stdout=log, stderr=log
         )
-    note = folder / ".dtq/gateway.json"
     try:
-        wait_until(note.exists, timeout=30, what="the gateway listens")
-        url = json.loads(note.read_text())["url"]
+        url = listening(folder / ".dtq")
         wait_until(
             lambda: requests.get(url + "/health", timeout=5).json()["workers"] == 3, what="three workers"
         )
@@ -156,10 +155,8 @@ def test_a_gateway_and_a_worker_in_terminals_of_their_own(tmp_path: Path) -> Non
     assert (gateway, worker) == ("dtq gateway", "python -m dtq worker")
     port = environment() | {"PORT": "0"}
     with subprocess.Popen(gateway.split(), cwd=tmp_path, env=port, stderr=subprocess.DEVNULL) as first:
-        note = tmp_path / ".dtq/gateway.json"
-        wait_until(note.exists, timeout=30, what="the gateway listens")
+        url = listening(tmp_path / ".dtq")
         with subprocess.Popen(worker.split(), cwd=tmp_path, env=port, stderr=subprocess.DEVNULL) as second:
-            url = json.loads(note.read_text())["url"]
             health = wait_until(
                 lambda: (answer := requests.get(url + "/health", timeout=5).json())["workers"] and answer,
                 what="the worker is there",

@@ -17,7 +17,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.helpers import ROOT, wait_until
+from tests.helpers import ROOT, locked, wait_until
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 BASE = [Requirement(line) for line in PROJECT["dependencies"]]
@@ -35,11 +35,6 @@ CONDA_ONLY = {"python", "pip", "redis-server"}
 
 def bounds(requirements: Iterable[Requirement]) -> dict[str, str]:
     return {canonicalize_name(each.name): str(each.specifier) for each in requirements}
-
-
-def locked(file: Path = ROOT / "requirements.lock") -> list[Requirement]:
-    text = file.read_text().replace("\\\n", " ")
-    return [Requirement(line.split("--hash=")[0]) for line in text.splitlines()]
 
 
 def test_environment_is_what_pyproject_asks_for() -> None:

@@ -126,6 +126,30 @@ def test_tests_stand_where_the_code_does() -> None:
     assert folders - {Path("gateway/dashboard")} <= tested, "each folder has tests of its own"
 
 
+def of_tests(path: Path) -> list[str]:
+    """What a file imports from test modules."""
+    names: list[str] = []
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            origin = f"{node.module or ''}." if isinstance(node, ast.ImportFrom) else ""
+            names += (origin + alias.name for alias in node.names)
+    return [name for name in names if any(part.startswith("test_") for part in name.split("."))]
+
+
+@in_every(TESTS)
+def test_no_test_is_made_of_another(path: Path) -> None:
+    assert of_tests(path) == []
+
+
+def test_what_is_made_of_tests_is_found(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(
+        "import tests.test_a\nfrom tests.test_b import c\nfrom tests import test_d, steps\n"
+        "from .test_e import f\ndef late():\n    from tests.steps import run\n    import tests.cli.test_g\n"
+    )
+    found = ["tests.test_a", "tests.test_b.c", "tests.test_d", "test_e.f", "tests.cli.test_g"]
+    assert of_tests(tmp_path / "a.py") == found
+
+
 # ---------------------------------------------------------------- keys are spelled in one file
 
 KEY = re.compile(r"\b(access|tasks?|workers?|metrics|dependencies|dependents):(?!\s)")

@@ -20,6 +20,7 @@ from dtq.queue.reports import Completed, Failed
 from dtq.queue.task import Status
 from dtq.queue.worker_info import WorkerInfo
 from tests.helpers import held, new_task, wait_until
+from tests.steps import bury
 
 expect.set_options(timeout=20_000)  # milliseconds; for a machine that has much to do
 HACK = "<img src=x onerror=\"document.body.id='hacked'\">"
@@ -139,15 +140,6 @@ def site(serve: Callable[[WSGIApplication], Site], broker: Broker) -> Site:
 def cluster() -> Iterator[LocalCluster]:
     with LocalCluster(workers=2, env={"DTQ_MAX_RETRIES": "0"}) as cluster:
         yield cluster
-
-
-def bury(broker: Broker, type: str = "fail", error: str = "broken", data: Any = None) -> str:
-    """A task fails for good; returns its id."""
-    task = new_task(type, data)
-    broker.submit([task])
-    broker.report_and_claim("worker-1", [], 1)
-    broker.report_and_claim("worker-1", [Failed(held(task.id, 1), 0.1, 0.0, "failed", error, 0)], 0)
-    return task.id
 
 
 # -------------------------------------------------------------------- on a cluster
@@ -303,7 +295,7 @@ def test_who_may_only_read_sees_no_buttons(
     visit = Visit(page, serve(app).url)
     expect(visit.row("dead", task_id)).to_be_visible()
     visit.row("dead", task_id).get_by_role("button").click()  # the only one leads to the task
-    expect(page.locator("#attempts")).to_contain_text("broken")
+    expect(page.locator("#attempts")).to_contain_text("boom")
     assert page.get_by_role("button", name=re.compile("Retry|Discard")).count() == 0
     visit.check()
 
@@ -564,7 +556,7 @@ def test_it_works_below_any_prefix(
     task_id = bury(broker)
     expect(page.locator("#depth .scatterlayer path.js-line").first).to_be_attached()
     visit.row("dead", task_id).get_by_role("button", name=task_id[:8], exact=True).click()
-    expect(page.locator("#attempts")).to_contain_text("broken")
+    expect(page.locator("#attempts")).to_contain_text("boom")
     page.locator("#detail").get_by_role("button", name="Retry").click()
     expect(visit.row("dead", task_id)).to_have_count(0)
     visit.check()
@@ -608,7 +600,7 @@ def test_all_can_be_reached_by_keyboard(page: Page, site: Site, broker: Broker) 
 def test_a_narrow_screen_does_not_scroll_sideways(page: Page, site: Site, broker: Broker) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     long = "x" * 100
-    task_id = bury(broker, long, "y" * 1000, "z" * 30_000)
+    task_id = bury(broker, long, "z" * 30_000, "y" * 1000)
     broker.heartbeat(WorkerInfo(id=long, status="busy", host=long, pid=2**31, current_task=long))
     visit = Visit(page, site.url)
     expect(visit.row("workers", long)).to_be_visible()

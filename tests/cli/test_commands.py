@@ -2,126 +2,27 @@
 
 import json
 import os
-import pty
 import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
-import termios
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from dtq.config import Settings
-from dtq.queue.broker import Broker
+from dtq import announcement
+from dtq.processes.program import dtq
 from dtq.redis_server import free_port
-from tests.helpers import ROOT, alive, family, wait_until
+from tests.commands import environment, run, said, started, system, terminal, workers
+from tests.helpers import ROOT, wait_until
 
-DTQ = [sys.executable, "-m", "dtq"]
 COMMANDS = ["demo", "doctor", "gateway", "key", "redis", "status", "stress", "submit", "up", "worker"]
 QUEUES = ["pending", "processing", "delayed", "waiting", "dead letter", "completed"]
 MINE = "from dtq.tasks import task\n\n@task('double')\ndef double(data, context): return 2 * data\n"
 STRESS_TEST = ROOT / "scripts" / "stress_test.py"
-
-
-def environment(**more: str) -> dict[str, str]:
-    """This process's environment without what says anything to dtq."""
-    ours = re.compile(r"DTQ_|REDIS_|PORT$")
-    return {name: value for name, value in os.environ.items() if not ours.match(name)} | more
-
-
-def run(folder: Path, *arguments: str, **options: str) -> subprocess.CompletedProcess[str]:
-    """Runs a command to its end; `stdin` is its input, other options are environment variables."""
-    given, variables = options.pop("stdin", ""), environment(**options)
-    command = [*DTQ, *arguments]
-    return subprocess.run(command, cwd=folder, env=variables, input=given, capture_output=True, text=True)
-
-
-def said(folder: Path, *arguments: str, **options: str) -> str:
-    """What a command that works prints."""
-    done = run(folder, *arguments, **options)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
-
-
-@contextmanager
-def started(folder: Path, *arguments: str, **options: str) -> Iterator[subprocess.Popen[str]]:
-    """Runs a command meanwhile; ends it as Ctrl-C does, and sees that it leaves nothing behind."""
-    log = folder / f"{arguments[0]}.out"
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            [*DTQ, *arguments], cwd=folder, env=environment(**options), stdout=out, stderr=out, text=True
-        )
-    try:
-        yield process
-    finally:
-        everybody = family(process.pid)
-        process.send_signal(signal.SIGINT)
-        code = process.wait(30)
-    assert code == 0, log.read_text()
-    wait_until(lambda: not any(map(alive, everybody)), what="all that it started has ended")
-
-
-def workers(folder: Path) -> dict[str, int]:
-    """The live workers of the system in this folder, and their process ids."""
-    record = json.loads((folder / ".dtq" / "redis.json").read_text())
-    with closing(Broker(record["url"], Settings(_env_file=None))) as broker:
-        return {worker.id: worker.pid for worker in broker.workers()}
-
-
-@contextmanager
-def system(folder: Path, *arguments: str) -> Iterator[Path]:
-    """`dtq up` in this folder, with all of its parts there."""
-    with started(folder, "up", "--port", "0", "--workers", "2", *arguments):
-        wait_until((folder / ".dtq" / "gateway.json").exists, what="the gateway is there")
-        wait_until(lambda: len(workers(folder)) == 2, what="the workers are there")
-        yield folder
-
-
-class Terminal:
-    """A command in a terminal of its own."""
-
-    def __init__(self, folder: Path, arguments: tuple[str, ...], variables: dict[str, str]) -> None:
-        self._unread = b""
-        self._ours, theirs = pty.openpty()
-        termios.tcsetwinsize(theirs, (40, 120))
-        streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
-        self._process = subprocess.Popen(
-            [*DTQ, *arguments], cwd=folder, env=variables, start_new_session=True, **streams
-        )
-        os.close(theirs)
-
-    def read_until(self, mark: str) -> str:
-        """What is shown next, up to `mark`."""
-        end = mark.encode()
-        while end not in self._unread:
-            self._unread += os.read(self._ours, 65536)
-        text, _, self._unread = self._unread.partition(end)
-        return (text + end).decode()
-
-    def type(self, text: str) -> None:
-        os.write(self._ours, text.encode())
-
-    def interrupt(self) -> None:
-        self._process.send_signal(signal.SIGINT)
-
-    def exit_code(self) -> int:
-        """Waits for the command's end."""
-        return self._process.wait(10)
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        os.close(self._ours)
-
-
-@contextmanager
-def terminal(folder: Path, *arguments: str, **variables: str) -> Iterator[Terminal]:
-    with closing(Terminal(folder, arguments, environment(TERM="xterm", **variables))) as terminal:
-        yield terminal
 
 
 @pytest.fixture(scope="module")
@@ -176,18 +77,17 @@ def test_up_starts_a_worker_again_that_died(tmp_path: Path) -> None:
         wait_until(lambda: workers(tmp_path).get("worker-1") not in (None, before["worker-1"]), timeout=20)
 
         assert workers(tmp_path)["worker-2"] == before["worker-2"]
-    log = (tmp_path / "up.out").read_text()
+    log = (tmp_path / "up.log").read_text()
     assert "worker-1 ended with -9, it is started again" in log
-    assert not (tmp_path / ".dtq" / "gateway.json").exists()
+    assert not announcement.path(tmp_path / ".dtq").exists()
 
 
 def test_up_says_where_everything_is(folder: Path) -> None:
-    gateway = json.loads((folder / ".dtq" / "gateway.json").read_text())
     redis = json.loads((folder / ".dtq" / "redis.json").read_text())
-    log = (folder / "up.out").read_text()
+    log = (folder / "up.log").read_text()
 
     assert f"Redis    {redis['url']}" in log
-    assert f"Gateway  {gateway['url']}" in log
+    assert f"Gateway  {announcement.find(folder / '.dtq')} " in log
     assert "Workers  worker-1, worker-2" in log
 
 
@@ -213,8 +113,8 @@ def test_tasks_are_kept_from_one_up_to_the_next(tmp_path: Path) -> None:
 
 def test_gateway_and_workers_run_in_terminals_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(MINE)
-    with started(tmp_path, "gateway", "--port", "0"):
-        wait_until((tmp_path / ".dtq" / "gateway.json").exists)
+    with started(tmp_path, "gateway", "--port", "0") as gateway:
+        gateway.url()
         with started(tmp_path, "worker", "--processes", "2", "--name", "mine", "--tasks", "mine"):
             wait_until(lambda: len(workers(tmp_path)) == 2, what="both processes are there")
 
@@ -289,8 +189,8 @@ def test_names_cannot_steer_the_terminal(folder: Path) -> None:
 
 def test_status_tells_of_a_system_without_redis(tmp_path: Path) -> None:
     url = f"redis://127.0.0.1:{free_port()}"
-    with started(tmp_path, "gateway", "--port", "0", REDIS_URL=url):
-        wait_until((tmp_path / ".dtq" / "gateway.json").exists)
+    with started(tmp_path, "gateway", "--port", "0", REDIS_URL=url) as gateway:
+        gateway.url()
         assert re.fullmatch(r"http://\S+ is unhealthy\. Redis .*\n", said(tmp_path, "status"))
 
 
@@ -309,7 +209,7 @@ def test_status_is_drawn_anew_in_the_same_place_until_ctrl_c(folder: Path) -> No
 # ---------------------------------------------------------------- stress
 
 
-@pytest.mark.parametrize("command", [[*DTQ, "stress"], [sys.executable, str(STRESS_TEST)]])
+@pytest.mark.parametrize("command", [dtq("stress"), [sys.executable, str(STRESS_TEST)]])
 def test_stress_tells_time_throughput_latency_and_shares(folder: Path, command: list[str]) -> None:
     options = ["--tasks", "300", "--type", "process", "--data", "x", "--concurrency", "3"]
     done = subprocess.run([*command, *options], cwd=folder, env=environment(), capture_output=True, text=True)
@@ -339,8 +239,8 @@ def test_stress_with_tasks_that_fail_says_so(folder: Path) -> None:
 
 
 def test_stress_without_workers_does_not_wait_for_ever(tmp_path: Path) -> None:
-    with started(tmp_path, "gateway", "--port", "0"):
-        wait_until((tmp_path / ".dtq" / "gateway.json").exists)
+    with started(tmp_path, "gateway", "--port", "0") as gateway:
+        gateway.url()
         done = run(tmp_path, "stress")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "Error: No worker runs, so nothing would be done: start one with `dtq worker`.\n"
@@ -451,7 +351,7 @@ PIPED = ["status", "status --watch", "redis MONITOR", "redis INFO", "stress", "-
 
 @pytest.mark.parametrize("command", PIPED)
 def test_a_closed_pipe_is_no_stack_trace(folder: Path, command: str) -> None:
-    line = f"{sys.executable} -m dtq {command} | head -n 1"
+    line = f"{shlex.join(dtq())} {command} | head -n 1"
     done = subprocess.run(line, shell=True, cwd=folder, env=environment(), capture_output=True, text=True)
 
     assert done.stdout.count("\n") == 1

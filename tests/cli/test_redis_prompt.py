@@ -10,7 +10,7 @@ import redis
 from dtq.cli.redis_prompt import RedisPrompt, bare_reply, readable_reply
 from dtq.errors import NoServerError
 from dtq.redis_server import free_port
-from tests.cli.test_commands import terminal
+from tests.commands import terminal
 from tests.helpers import wait_until
 
 NESTED = [b"a", [b"b", 1, None], []]

@@ -19,7 +19,7 @@ from dtq.cli.commands import main
 from dtq.config import Settings
 from dtq.redis_server import RedisServer
 from tests.deploy.conftest import DEPLOY, ROOT
-from tests.test_setup import locked
+from tests.helpers import locked
 
 OURS = ("gateway", "worker")
 

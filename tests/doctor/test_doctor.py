@@ -18,10 +18,10 @@ from dtq.lab import LocalCluster
 from dtq.queue.broker import Broker
 from dtq.queue.worker_info import WorkerInfo
 from dtq.redis_server import RedisServer, free_port
-from tests.cli.test_commands import run as run_dtq
-from tests.cli.test_commands import said, started, system
+from tests.commands import run as run_dtq
+from tests.commands import said, started, system
 from tests.helpers import wait_until
-from tests.steps import bury, claim_one, end_leases, fail, make_due, now, run, submit
+from tests.steps import bury, bury_next, claim_one, end_leases, make_due, now, run, submit
 
 NAMES = ["redis", "version", "role", "persistence", "eviction", "memory", "clock"]
 NAMES += ["settings", "workers", "leases", "pending", "places", "waiting", "dead letter", "gateway"]
@@ -386,13 +386,6 @@ def test_ids_and_documents_that_do_not_fit(broker: Broker, say: Look) -> None:
         }
 
 
-def bury_next(broker: Broker, task_id: str) -> str:
-    """Lets the next task fail for good."""
-    task = claim_one(broker)
-    assert (task.id, fail(broker, task, retries=0)) == (task_id, "failed")
-    return task_id
-
-
 def test_a_place_that_is_too_long_is_not_judged(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = [submit(broker) for _ in range(10)]
     broker.redis.lrem(broker.keys.pending, 0, ids[5])
@@ -453,7 +446,7 @@ def test_a_busy_system_is_well_too(tmp_path: Path) -> None:
     """Tasks that move between the looks are not astray."""
     with system(tmp_path):
         with started(tmp_path, "stress", "--tasks", "3000") as stress:
-            looks = [states(tmp_path) for _ in iter(lambda: stress.poll() is None, False)]
+            looks = [states(tmp_path) for _ in iter(lambda: stress.process.poll() is None, False)]
         assert looks
         assert {(code, found["places"], found["leases"]) for code, found in looks} == {(0, "ok", "ok")}
 
@@ -479,8 +472,8 @@ def test_a_misconfigured_server(own: Any, tmp_path: Path) -> None:
 
 
 def test_a_gateway_that_asks_for_keys(tmp_path: Path) -> None:
-    with started(tmp_path, "gateway", "--port", "0", DTQ_AUTH="required"):
-        wait_until((tmp_path / ".dtq" / "gateway.json").exists)
+    with started(tmp_path, "gateway", "--port", "0", DTQ_AUTH="required") as gateway:
+        gateway.url()
         shown = said(tmp_path, "doctor")
     assert "is degraded, and asks for API keys." in shown
     assert "warn     workers      No worker lives.\n" in shown

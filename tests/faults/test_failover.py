@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections import Counter
@@ -20,6 +19,7 @@ from dtq.client import Client
 from dtq.errors import DtqError
 from dtq.lab.cluster.replicas import ReplicatedRedis
 from dtq.processes.children import Children
+from dtq.processes.program import dtq
 from dtq.queue.task import Status
 from dtq.redis_server import RedisServer, free_port
 from tests.helpers import wait_until
@@ -41,8 +41,7 @@ class Service:
         commands = {f"gateway-{port}": ["gateway", "--port", port] for port in ports}
         commands |= {name: ["worker", "--name", name] for name in WORKERS}
         for name, words in commands.items():
-            command = [sys.executable, "-m", "dtq", *words]
-            processes.start(name, command, {"DTQ_HOME": str(home), **environment}, home / f"{name}.log")
+            processes.start(name, dtq(*words), {"DTQ_HOME": str(home), **environment}, home / f"{name}.log")
         self.clients = [Client(f"http://127.0.0.1:{port}", api_key="") for port in ports]
         self.acknowledged: list[str] = []
         self._answers = Counter[Client]()

@@ -5,12 +5,7 @@ from collections.abc import Callable
 from dtq.lab.cluster.local_cluster import LocalCluster
 from dtq.queue.task import Status
 from tests.helpers import new_task, wait_until
-
-
-def running(cluster: LocalCluster, task_id: str) -> str | None:
-    """The worker that holds the task now, if one does."""
-    task = cluster.broker.get(task_id)
-    return task.worker_id if task and task.status == Status.PROCESSING else None
+from tests.steps import holder
 
 
 def starter(cluster: LocalCluster, task_id: str) -> str | None:
@@ -125,11 +120,11 @@ def test_long_tasks_do_not_keep_short_ones_that_were_claimed_with_them(
     long, short = new_task("sleep", 3), [new_task() for _ in range(20)]
     cluster.broker.submit([long, *short])
     cluster.resume_worker(first)
-    wait_until(lambda: running(cluster, long.id), what="the long task runs")
+    wait_until(lambda: holder(cluster.broker, long.id), what="the long task runs")
     (second,) = cluster.add_workers(1)
 
     done = cluster.client.wait([task.id for task in short], progress=False)
 
-    assert running(cluster, long.id) == first, "the long task is still running"
+    assert holder(cluster.broker, long.id) == first, "the long task is still running"
     assert {task.worker_id for task in done} == {second}
     assert {task.crashes for task in done} == {0}

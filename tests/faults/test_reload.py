@@ -3,8 +3,6 @@
 import os
 import pty
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from operator import attrgetter
@@ -16,8 +14,9 @@ import pytest
 from dtq.lab.cluster.local_cluster import LocalCluster
 from dtq.lab.witness.ledger import counted
 from dtq.queue.task import Status
-from tests.faults.test_lost_workers import running
+from tests.commands import Program
 from tests.helpers import alive, family, wait_until
+from tests.steps import holder
 
 # Of different lengths: Python takes a file of the same second and length for the one that it has compiled.
 FIRST = """
@@ -43,36 +42,17 @@ SECOND = FIRST.replace("first", "second")
 BROKEN = FIRST.replace("def version", "deaf version")
 
 
-class Program:
-    """`dtq` in a process of its own, with the task types of a file that may change."""
+class Reloader(Program):
+    """`dtq` with the task types of a file that may change."""
 
     def __init__(
         self, cluster: LocalCluster, folder: Path, *arguments: str, first: Callable[[], None] | None = None
     ) -> None:
-        self.log = folder / "program.log"
         self.code = folder / "my_tasks.py"
         self.code.write_text(FIRST)
-        environment = os.environ | {"REDIS_URL": cluster.redis_url, "DTQ_HOME": str(folder)}
         modules = ["--tasks", str(self.code), "--tasks", "dtq.lab.witness.ledger_hook"]
-        command = [sys.executable, "-m", "dtq", *arguments, *modules]
-        with self.log.open("w") as output:
-            self.process = subprocess.Popen(
-                command, stdout=output, stderr=output, cwd=folder, env=environment, preexec_fn=first
-            )
-
-    def says(self, text: str) -> None:
-        """Waits until its log has this text."""
-        wait_until(lambda: text in self.log.read_text(), what=f"it says {text!r}")
-
-    def signal(self, number: int) -> None:
-        self.process.send_signal(number)
-
-    def end(self) -> None:
-        """Ends it, and sees that nothing of it is left."""
-        everybody = family(self.process.pid)
-        self.signal(signal.SIGTERM)
-        assert self.process.wait(60) == 0, self.log.read_text()
-        wait_until(lambda: not any(map(alive, everybody)), what="all that it started has ended")
+        world = {"REDIS_URL": cluster.redis_url, "DTQ_HOME": str(folder)}
+        super().__init__(folder, *arguments, *modules, first=first, **world)
 
 
 @pytest.fixture
@@ -82,11 +62,11 @@ def cluster(make_cluster: Callable[..., LocalCluster]) -> LocalCluster:
 
 
 @pytest.fixture
-def start(cluster: LocalCluster, tmp_path: Path) -> Iterator[Callable[..., Program]]:
-    programs: list[Program] = []
+def start(cluster: LocalCluster, tmp_path: Path) -> Iterator[Callable[..., Reloader]]:
+    programs: list[Reloader] = []
 
-    def start(*arguments: str, first: Callable[[], None] | None = None) -> Program:
-        programs.append(Program(cluster, tmp_path, *arguments, first=first))
+    def start(*arguments: str, first: Callable[[], None] | None = None) -> Reloader:
+        programs.append(Reloader(cluster, tmp_path, *arguments, first=first))
         return programs[-1]
 
     yield start
@@ -127,14 +107,14 @@ class Load:
         wait_until(seen, what=f"each of {workers} says {result}")
 
 
-def lines(program: Program, *words: str) -> list[str]:
+def lines(program: Reloader, *words: str) -> list[str]:
     """Its log lines with one of these words, without their time."""
     said = [line.split(" ", 1)[1] for line in program.log.read_text().splitlines() if " " in line]
     return [line for line in said if any(word in line for word in words)]
 
 
 def test_new_code_is_loaded_under_load_and_no_task_is_lost_or_run_twice(
-    cluster: LocalCluster, start: Callable[..., Program]
+    cluster: LocalCluster, start: Callable[..., Reloader]
 ) -> None:
     program = start("worker", "--processes", "2", "--name", "it")
     with Load(cluster) as load:
@@ -166,7 +146,7 @@ def test_new_code_is_loaded_under_load_and_no_task_is_lost_or_run_twice(
 
 
 def test_code_that_does_not_load_stops_at_the_first_worker(
-    cluster: LocalCluster, start: Callable[..., Program]
+    cluster: LocalCluster, start: Callable[..., Reloader]
 ) -> None:
     program = start("worker", "--processes", "2", "--name", "it")
     wait_until(lambda: len(cluster.client.workers()) == 2, what="both are there")
@@ -185,7 +165,7 @@ def test_code_that_does_not_load_stops_at_the_first_worker(
 
 
 def test_a_worker_alone_ends_its_task_and_becomes_its_own_successor(
-    cluster: LocalCluster, start: Callable[..., Program], tmp_path: Path
+    cluster: LocalCluster, start: Callable[..., Reloader], tmp_path: Path
 ) -> None:
     worker = start("worker")
     task_id = cluster.client.submit("gate", str(tmp_path))
@@ -196,7 +176,7 @@ def test_a_worker_alone_ends_its_task_and_becomes_its_own_successor(
         worker.signal(signal.SIGHUP)
     wait_until(lambda: cluster.client.workers()[0].status == "draining", what="it has heard")
     later = cluster.client.submit("version")
-    assert running(cluster, task_id) == before.id
+    assert holder(cluster.broker, task_id) == before.id
     (tmp_path / "go").touch()
 
     task, done = cluster.client.wait([task_id, later], progress=False)
@@ -212,7 +192,7 @@ def test_a_worker_alone_ends_its_task_and_becomes_its_own_successor(
 
 
 def test_a_worker_that_reloads_can_be_ended(
-    cluster: LocalCluster, start: Callable[..., Program], tmp_path: Path
+    cluster: LocalCluster, start: Callable[..., Reloader], tmp_path: Path
 ) -> None:
     worker = start("worker")
     task_id = cluster.client.submit("gate", str(tmp_path))
@@ -228,7 +208,7 @@ def test_a_worker_that_reloads_can_be_ended(
     assert len(lines(worker, "ready, knows")) == 1
 
 
-def test_under_nohup_it_goes_on(cluster: LocalCluster, start: Callable[..., Program]) -> None:
+def test_under_nohup_it_goes_on(cluster: LocalCluster, start: Callable[..., Reloader]) -> None:
     def ignore() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
@@ -243,7 +223,7 @@ def test_under_nohup_it_goes_on(cluster: LocalCluster, start: Callable[..., Prog
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_when_its_terminal_is_closed_it_ends(
-    cluster: LocalCluster, start: Callable[..., Program], number: int
+    cluster: LocalCluster, start: Callable[..., Reloader], number: int
 ) -> None:
     ours, its = pty.openpty()
     name = os.ttyname(its)
@@ -264,18 +244,17 @@ def test_when_its_terminal_is_closed_it_ends(
 
 
 def test_up_replaces_its_workers_and_leaves_its_gateway_alone(
-    cluster: LocalCluster, start: Callable[..., Program]
+    cluster: LocalCluster, start: Callable[..., Reloader]
 ) -> None:
     program = start("up", "--workers", "2", "--port", "0")
     wait_until(lambda: len(cluster.client.workers()) == 2, what="both are there")
-    note = program.code.parent / "gateway.json"
-    wait_until(note.exists, what="the gateway is there")
-    before = note.read_text()
+    program.url()
+    before = program.note.read_text()
     program.code.write_text(SECOND)
     program.signal(signal.SIGHUP)
     program.says("worker-2 was replaced")
 
     assert cluster.client.wait(cluster.client.submit("version"), progress=False).result == "second"
-    assert note.read_text() == before
+    assert program.note.read_text() == before
     assert lines(program, "gateway ended") == []
     program.end()

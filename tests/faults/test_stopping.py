@@ -5,8 +5,8 @@ from pathlib import Path
 
 from dtq.lab.cluster.local_cluster import LocalCluster
 from dtq.queue.task import Status
-from tests.faults.test_lost_workers import running
 from tests.helpers import wait_until
+from tests.steps import holder
 
 STUBBORN = """
 import time
@@ -33,7 +33,7 @@ def deaf(data, context):
 
 def test_a_worker_that_is_stopped_in_the_middle_of_a_task_finishes_it(cluster: LocalCluster) -> None:
     task_id = cluster.client.submit("sleep", 0.5)
-    worker = wait_until(lambda: running(cluster, task_id), what="somebody runs it")
+    worker = wait_until(lambda: holder(cluster.broker, task_id), what="somebody runs it")
 
     cluster.stop_worker(worker)
 

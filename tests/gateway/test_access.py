@@ -14,8 +14,7 @@ from dtq.errors import ApiError, ConfigError, DtqError
 from dtq.gateway.access import SESSION, ApiKeys, KeyPolicy, Scope, Sessions, is_reachable
 from dtq.lab.cluster.local_cluster import LocalCluster
 from dtq.queue.broker import Broker
-from tests.cli.test_commands import run, said, started
-from tests.helpers import wait_until
+from tests.commands import run, said, started
 
 SHOWN_ONCE = "It is not shown again: keep it well.\n"
 
@@ -283,9 +282,8 @@ def test_the_first_key_is_made_before_anything_runs_and_all_commands_take_it(tmp
     assert refused.stderr.startswith("Error: Other machines reach 0.0.0.0, and there is no API key: make one")
     assert len(refused.stderr.splitlines()) == 1
     made = run(tmp_path, "key", "create", "--name", "me", DTQ_LOG_LEVEL="WARNING")
-    with started(tmp_path, "up", "--port", "0", "--workers", "1", **world):
-        note = tmp_path / ".dtq" / "gateway.json"
-        wait_until(note.exists, what="the gateway is up")
+    with started(tmp_path, "up", "--port", "0", "--workers", "1", **world) as up:
+        up.url()
         assert "An API key is needed" in run(tmp_path, "submit", "noop").stderr
         shown = {"DTQ_API_KEY": made.stdout.strip()}
         assert said(tmp_path, "submit", "noop", "--wait", **shown).splitlines()[-1] == "null"

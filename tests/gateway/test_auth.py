@@ -19,19 +19,10 @@ from dtq.gateway.server import connect
 from dtq.queue.broker import Broker
 from dtq.queue.reports import Failed
 from dtq.redis_server import RedisServer
-from tests.gateway.conftest import GatewayProcess
+from tests.commands import Program
+from tests.gateway.pages import ELSEWHERE, FROM_HERE
 from tests.helpers import held, new_task
 
-HERE = "http://localhost"  # where the test client says that it is
-ELSEWHERE = [
-    {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Origin": "http://evil.example"},
-    {"Origin": "http://localhost:8888"}, {"Origin": "null"},
-    {"Sec-Fetch-Site": "cross-site", "Origin": HERE},
-]  # fmt: skip
-FROM_HERE = [
-    {"Sec-Fetch-Site": "same-origin", "Origin": HERE}, {"Sec-Fetch-Site": "none"}, {"Origin": HERE}, {},
-    {"Origin": "https://lab.example", "X-Forwarded-Host": "lab.example"},
-]  # fmt: skip
 NOT_READING = [
     ("POST", "/tasks", Scope.SUBMIT), ("POST", "/tasks/batch", Scope.SUBMIT),
     ("DELETE", "/tasks/t", Scope.SUBMIT), ("POST", "/dead-letter/t/retry", Scope.ADMIN),
@@ -395,7 +386,7 @@ def test_without_redis_health_still_answers_and_nobody_is_let_in(own_redis: Redi
 # ---------------------------------------------------------------- where it listens
 
 
-Start = Callable[..., GatewayProcess]
+Start = Callable[..., Program]
 
 
 @pytest.fixture

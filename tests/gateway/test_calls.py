@@ -11,24 +11,12 @@ import redis
 from flask.testing import FlaskClient
 
 from dtq.queue.broker import Broker
-from dtq.queue.reports import Completed, Failed
+from dtq.queue.reports import Completed
 from dtq.queue.task import Status
 from dtq.queue.worker_info import WorkerInfo
 from dtq.redis_server import RedisServer
 from tests.helpers import held, new_task
-
-
-def claim(broker: Broker) -> str:
-    """A worker takes the next task in hand; returns its id."""
-    return broker.report_and_claim("worker-1", [], 1)[1][0].id
-
-
-def bury(broker: Broker) -> str:
-    """A task fails for good; returns its id."""
-    broker.submit([new_task("fail")])
-    task_id = claim(broker)
-    broker.report_and_claim("worker-1", [Failed(held(task_id, 1), 0.1, 0.0, "failed", "broken", 0)], 0)
-    return task_id
+from tests.steps import bury, claim_one
 
 
 def ids(http: FlaskClient, path: str) -> list[str]:
@@ -48,7 +36,7 @@ def test_tasks_are_listed_newest_first(http: FlaskClient, broker: Broker) -> Non
     assert ids(http, "/tasks") == newest[:50]
     assert ids(http, "/tasks?limit=1000") == newest
     assert ids(http, "/tasks?limit=2&type=sleep") == ["task-58", "task-56"]
-    first = claim(broker)
+    first = claim_one(broker).id
     assert ids(http, "/tasks?status=processing") == [first] == ["task-0"]
     assert ids(http, "/tasks?status=processing&type=noop") == []
     assert ids(http, "/tasks?status=completed") == []
@@ -81,7 +69,7 @@ def test_a_question_that_makes_no_sense_is_refused(http: FlaskClient, query: str
 
 def test_a_task_is_shown_with_its_times_in_utc(http: FlaskClient, broker: Broker) -> None:
     broker.submit([new_task(data={"a": 1})])
-    task_id = claim(broker)
+    task_id = claim_one(broker).id
     broker.report_and_claim("worker-1", [Completed(held(task_id, 1), 0.25, 0.0, b'{"b":2}')], 0)
     shown = http.get(f"/tasks/{task_id}").get_json()
     assert (shown["id"], shown["status"], shown["attempts"]) == (task_id, "completed", 1)
@@ -143,7 +131,7 @@ def test_a_task_that_was_not_started_can_be_cancelled(http: FlaskClient, broker:
 def test_a_task_that_was_started_cannot_be_cancelled(http: FlaskClient, broker: Broker) -> None:
     dead = bury(broker)
     broker.submit([new_task(id="a"), new_task(id="b")])
-    done, running = claim(broker), claim(broker)
+    done, running = claim_one(broker).id, claim_one(broker).id
     broker.report_and_claim("worker-1", [Completed(held(done, 1), 0.1, 0.0, b"1")], 0)
     for task_id, status in ((dead, "failed"), (done, "completed"), (running, "processing")):
         answer = http.delete(f"/tasks/{task_id}")
@@ -173,7 +161,7 @@ def test_health_counts(http: FlaskClient, broker: Broker) -> None:
     dead = bury(broker)
     broker.heartbeat(WorkerInfo(id="worker-1", status="idle"))
     broker.submit([new_task(id="a"), new_task(id="b")])
-    done = claim(broker)
+    done = claim_one(broker).id
     broker.report_and_claim("worker-1", [Completed(held(done, 1), 0.1, 0.0, b"1")], 1)
     broker.submit([new_task(priority="high"), new_task(), new_task(delay=60), new_task(depends_on=[dead])])
     answer = http.get("/health")

@@ -23,7 +23,7 @@ from dtq.gateway.access import ApiKeys, KeyPolicy, Scope
 from dtq.gateway.server import connect
 from dtq.queue.broker import Broker
 from dtq.redis_server import RedisServer
-from tests.gateway.conftest import GatewayProcess
+from tests.commands import Program
 from tests.helpers import wait_until
 
 MakeBroker = Callable[..., Broker]
@@ -248,19 +248,19 @@ def test_a_full_redis_cannot_count_either(
 @pytest.fixture
 def gateways(tmp_path: Path, redis_url: str, broker: Broker) -> Iterator[Callable[[int, str], list[str]]]:
     """Starts gateways on the queue of `broker` that need keys and have this limit; returns addresses."""
-    started: list[GatewayProcess] = []
+    started: list[Program] = []
 
     def start(n: int, limit: str) -> list[str]:
         shared = {"REDIS_URL": redis_url, "DTQ_KEY_PREFIX": broker.settings.key_prefix, "PORT": "0"}
         for i in range(n):
             (folder := tmp_path / f"gateway-{i}").mkdir()
             environment = shared | {"DTQ_AUTH": "required", "DTQ_RATE_LIMIT": limit}
-            started.append(GatewayProcess(folder, environment))
+            started.append(Program(folder, "gateway", **environment))
         return [gateway.url() for gateway in started]
 
     yield start
     for gateway in started:
-        gateway.stop()
+        gateway.close()
 
 
 class Sender:

@@ -7,7 +7,7 @@ from flask import Flask
 from werkzeug.exceptions import Forbidden
 
 from dtq.gateway import origin
-from tests.gateway.test_auth import ELSEWHERE, FROM_HERE
+from tests.gateway.pages import ELSEWHERE, FROM_HERE
 
 CROSS_SITE = {"Sec-Fetch-Site": "cross-site"}
 

@@ -13,10 +13,10 @@ import requests
 
 from dtq.queue.broker import Broker
 from dtq.redis_server import RedisServer, free_port
-from tests.gateway.conftest import GatewayProcess
+from tests.commands import Program
 from tests.helpers import wait_until
 
-Start = Callable[..., GatewayProcess]
+Start = Callable[..., Program]
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_without_settings_it_brings_its_own_redis(
     url = json.loads((tmp_path / ".dtq" / "redis.json").read_text())["url"]
     with redis.Redis.from_url(url) as client:
         assert client.exists(f"task:{task_id}")
-    gateway.stop()
+    gateway.close()
     with redis.Redis.from_url(url, retry=None) as client, pytest.raises(redis.ConnectionError):
         client.ping()
     again = start_gateway("--port", "0")
@@ -197,7 +197,6 @@ def test_two_gateways_share_a_queue(
     first = start_gateway("--port", "0", REDIS_URL=redis_url, DTQ_KEY_PREFIX=prefix)
     first_url = first.url()
     second = start_gateway("--port", "0", REDIS_URL=redis_url, DTQ_KEY_PREFIX=prefix, DTQ_HOME="second")
-    second.note = tmp_path / "second" / "gateway.json"
     task_id = submit(session, first_url)
     assert session.get(f"{second.url()}/tasks/{task_id}").status_code == 200
     names = {session.get(f"{url}/health").json()["gateway"] for url in (first_url, second.url())}

@@ -1,10 +1,7 @@
 """A gateway that is asked to end: who was heard gets an answer, nobody else is let in."""
 
-import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from dtq.queue.broker import Broker
-from tests.gateway.conftest import GatewayProcess
+from tests.commands import Program
 from tests.helpers import wait_until
 
 LARGE = 20_000_000  # bytes: no socket's buffer takes that many at once
@@ -43,16 +40,12 @@ main()
 """.replace("LARGE", str(LARGE))
 
 
-class SlowGateway(GatewayProcess):
+class SlowGateway(Program):
     """A gateway with calls that take until a file `go` is there, and one with a large answer."""
 
     def __init__(self, folder: Path, redis_url: str, prefix: str) -> None:
-        self.folder, self.note, self.log = folder, folder / ".dtq" / "gateway.json", folder / "gateway.log"
-        kept = {name: text for name, text in os.environ.items() if not name.startswith(("DTQ_", "REDIS_"))}
-        kept |= {"REDIS_URL": redis_url, "DTQ_KEY_PREFIX": prefix}
-        command = [sys.executable, "-c", SLOW, "gateway", "--port", "0"]
-        with self.log.open("ab") as output:
-            self.process = subprocess.Popen(command, cwd=folder, env=kept, stdout=output, stderr=output)
+        variables = {"REDIS_URL": redis_url, "DTQ_KEY_PREFIX": prefix}
+        super().__init__(folder, "gateway", "--port", "0", code=SLOW, **variables)
 
     def address(self) -> tuple[str, int]:
         parts = urlsplit(self.url())
@@ -74,7 +67,7 @@ class SlowGateway(GatewayProcess):
     def ask_to_end(self) -> None:
         """Returns when nobody new is let in."""
         self._known = self.address()
-        self.process.send_signal(signal.SIGTERM)
+        self.signal(signal.SIGTERM)
         wait_until(self.refuses, what="it takes no new connection")
 
 
@@ -82,7 +75,7 @@ class SlowGateway(GatewayProcess):
 def gateway(tmp_path: Path, redis_url: str, broker: Broker) -> Iterator[SlowGateway]:
     gateway = SlowGateway(tmp_path, redis_url, broker.settings.key_prefix)
     yield gateway
-    gateway.stop()
+    gateway.close()
 
 
 def received(connection: socket.socket) -> bytes:
@@ -144,6 +137,6 @@ def test_a_second_signal_ends_it_although_a_request_runs(gateway: SlowGateway) -
         connection.sendall(b"GET /slow/1 HTTP/1.1\r\nHost: x\r\n\r\n")
         wait_until(lambda: gateway.heard(1), what="it runs")
         gateway.ask_to_end()
-        gateway.process.send_signal(signal.SIGTERM)
+        gateway.signal(signal.SIGTERM)
         assert gateway.process.wait(20) == 0
         assert connection.recv(1000) == b"", "no answer"

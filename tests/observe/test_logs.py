@@ -20,8 +20,10 @@ from dtq.config import Settings
 from dtq.gateway.access import ApiKeys, Scope
 from dtq.observe import logs
 from dtq.processes.children import Children
+from dtq.processes.program import dtq
 from dtq.queue.broker import Broker
 from dtq.redis_server import RedisServer
+from tests.commands import listening
 from tests.helpers import ended, exit_code, new_task, wait_until
 
 PASSWORD, PAYLOAD = "pass-of-redis-4711", "payload-of-ann-4711"
@@ -270,9 +272,7 @@ def test_an_outage_is_told_without_the_password(started: Started, server: RedisS
 def gateway(started: Started) -> str:
     """Its address, once it listens."""
     started.start("gateway", "gateway", "--port", "0")
-    note = started.folder / "gateway.json"
-    wait_until(note.exists, what="the gateway is there")
-    return str(json.loads(note.read_text())["url"])
+    return listening(started.folder)
 
 
 def use(gateway: str, queue: Broker, own_key: str) -> str:
@@ -348,8 +348,7 @@ def test_lines_for_people_are_one_line_each_and_keep_no_secret() -> None:
 
 def test_a_setting_that_cannot_be_used_is_told_without_its_password(tmp_path: Path) -> None:
     environment = os.environ | {"REDIS_URL": f"redis://:{PASSWORD}@localhost:port/0"}
-    command = [sys.executable, "-m", "dtq", "status"]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(dtq("status"), env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
     assert "***@localhost:port/0" in done.stderr
     assert PASSWORD not in done.stderr + done.stdout

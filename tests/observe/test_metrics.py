@@ -202,7 +202,7 @@ def test_a_result_that_is_reported_twice_counts_once(broker: Broker) -> None:
 
 def test_only_completed_tasks_are_throughput(broker: Broker) -> None:
     parent, unwanted = submit(broker), submit(broker)
-    submit(broker, depends_on=[bury_first(broker)])
+    submit(broker, depends_on=[bury(broker, priority="high")])
     broker.cancel(unwanted)
     broker.discard()
     assert claim_one(broker).id == parent
@@ -211,17 +211,9 @@ def test_only_completed_tasks_are_throughput(broker: Broker) -> None:
     assert stats(broker).completed == totals(broker).counts["completed"] == 1
 
 
-def bury_first(broker: Broker) -> str:
-    """A dead task; what was pending before it stays pending, and in its order."""
-    task_id = submit(broker, priority="high")
-    task = claim_one(broker)
-    assert (task.id, fail(broker, task, retries=0)) == (task_id, "failed")
-    return task_id
-
-
 def test_a_result_that_is_kept_for_a_child_is_not_counted_again(broker: Broker) -> None:
     parent = submit(broker)
-    submit(broker, depends_on=[parent, bury_first(broker)])
+    submit(broker, depends_on=[parent, bury(broker, priority="high")])
     finish(broker, claim_one(broker), 0.5)
     make_old(broker, parent)
     broker.redis.zadd(broker.keys.completed_at, {parent: 1.0}, xx=True)

@@ -16,6 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from dtq.lab.cluster.local_cluster import LocalCluster
 from dtq.lab.witness import traces
+from dtq.processes.program import dtq
 from dtq.queue.task import Status
 from tests.helpers import ROOT, wait_until
 
@@ -62,8 +63,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
         yield it
 
 
-def python(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, *arguments]
+def python(code: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return run([sys.executable, "-c", code], **environment)
+
+
+def run(command: list[str], **environment: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=60)
 
 
@@ -71,7 +75,7 @@ def submit(cluster: LocalCluster, *arguments: str, **environment: str) -> str:
     """Submits from a process of its own, which is a traced client; returns the task's id."""
     home = cluster.directory
     environment = {"DTQ_TRACE_FILE": str(home.parent / "spans"), "DTQ_HOME": str(home)} | environment
-    return python("-m", "dtq", "submit", *arguments, **environment).stdout.strip()
+    return run(dtq("submit", *arguments), **environment).stdout.strip()
 
 
 def spans(cluster: LocalCluster, task_id: str) -> pd.DataFrame:
@@ -164,7 +168,7 @@ def test_a_task_that_is_given_back_keeps_its_trace(cluster: LocalCluster, tmp_pa
 def test_a_batch_is_one_trace_whose_tasks_share_two_spans(cluster: LocalCluster) -> None:
     file = str(cluster.directory.parent / "spans")
     code = f"import dtq; print(*dtq.Client({cluster.url!r}).submit_many('noop', range(3)))"
-    ids = python("-c", code, DTQ_TRACE_FILE=file).stdout.split()
+    ids = python(code, DTQ_TRACE_FILE=file).stdout.split()
     found = pd.concat(finished(cluster, task_id) for task_id in ids).drop_duplicates("span_id")
 
     assert found["trace_id"].nunique() == 1
@@ -256,9 +260,7 @@ def test_a_collector_gets_all_spans_although_the_processes_end(tmp_path: Path) -
 
 
 def test_without_being_asked_for_nothing_is_loaded(tmp_path: Path) -> None:
-    redis_loads = set(
-        python("-c", "import sys, redis; print(*sys.modules)").stdout.split()
-    )  # its own metrics
+    redis_loads = set(python("import sys, redis; print(*sys.modules)").stdout.split())  # its own metrics
     (tmp_path / "loaded.py").write_text(LOADED)
     with LocalCluster(1, tasks=str(tmp_path / "loaded.py"), directory=tmp_path / "home") as cluster:
         code = (
@@ -266,7 +268,7 @@ def test_without_being_asked_for_nothing_is_loaded(tmp_path: Path) -> None:
             "task = client.wait(client.submit('loaded'), progress=False);"
             "print(task.traceparent, *task.result, *sys.modules)"
         )
-        traceparent, *loaded = python("-c", code).stdout.split()
+        traceparent, *loaded = python(code).stdout.split()
     assert traceparent == "None"
     assert {"redis", "dtq.observe.tracing"} <= set(loaded)
     ours = set(loaded) - redis_loads
@@ -284,7 +286,7 @@ def test_what_is_in_the_way_is_one_sentence(tmp_path: Path, file: str, setup: st
     code = (
         f"import sys; {setup}sys.argv = ['dtq', 'submit', 'noop']; from dtq.cli.commands import main; main()"
     )
-    failed = python("-c", code, DTQ_TRACE_FILE=file, PYTHONPATH=str(ROOT))
+    failed = python(code, DTQ_TRACE_FILE=file, PYTHONPATH=str(ROOT))
     assert failed.returncode == 1
     assert failed.stderr.startswith("Error: ")
     assert sentence in failed.stderr

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dtq.processes.children import Children
+from dtq.processes.program import dtq
 from dtq.queue.broker import Broker
 from dtq.redis_server import RedisServer
 from dtq.worker.worker import Worker
@@ -132,9 +133,9 @@ def start_worker(tmp_path: Path) -> Iterator[Callable[..., Started]]:
         environment = {f"DTQ_{key.upper()}": str(value) for key, value in settings.items()}
         connection = broker.redis.connection_pool.connection_kwargs
         environment["REDIS_URL"] = f"redis://{connection['host']}:{connection['port']}/0{query}"
-        code = ["-c", f"{patch}; from dtq.cli.commands import main; main()"] if patch else ["-m", "dtq"]
-        types = str(tmp_path / "types.d" / "worker_types.py")
-        command = [sys.executable, *code, "worker", "--name", name, "--tasks", types]
+        words = ["worker", "--name", name, "--tasks", str(tmp_path / "types.d" / "worker_types.py")]
+        patched = f"{patch}; from dtq.cli.commands import main; main()"
+        command = [sys.executable, "-c", patched, *words] if patch else dtq(*words)
         output = tmp_path / f"{name}.log"
         started = Started(
             processes, broker, name, processes.start(name, command, environment, output), output

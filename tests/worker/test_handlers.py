@@ -12,11 +12,11 @@ import pytest
 
 from dtq.queue.broker import Broker
 from dtq.queue.reports import Completed, Failed, Report
-from dtq.queue.task import NewTask, Stored
 from dtq.tasks import Context, Handler, PermanentError, TaskType
 from dtq.worker.results import SIZE_LIMIT
 from dtq.worker.worker import Worker
 from tests.helpers import new_task
+from tests.steps import claim_new
 
 pytestmark = pytest.mark.timeout(120, method="thread")  # the other method's timer is the worker's here
 
@@ -34,15 +34,9 @@ def returns(result: Any) -> Handler:
     return lambda data, context: result
 
 
-def claim(broker: Broker, task: NewTask) -> Stored:
-    broker.submit([task])
-    _, [claimed] = broker.report_and_claim(NAME, [], 1)
-    return claimed
-
-
 def perform(broker: Broker, handler: Handler, data: Any = None, **options: Any) -> Report:
     """What the worker reports of one call of a handler."""
-    task = claim(broker, new_task("it", data, **options))
+    task = claim_new(broker, "it", data, **options)
     report = Worker(broker, NAME, {"it": TaskType("it", handler)}).perform(task)
     assert report is not None
     return report
@@ -83,7 +77,7 @@ def test_a_handler_gets_the_data_as_it_was_submitted(broker: Broker, data: Any) 
 
 
 def test_a_handler_knows_its_task_and_attempt(broker: Broker, make_broker: Callable[..., Broker]) -> None:
-    task = claim(broker, new_task("it"))
+    task = claim_new(broker, "it")
     broker.release(NAME, [task], started=True)
     _, [again] = broker.report_and_claim(NAME, [], 1)
     seen: list[Context] = []
@@ -269,7 +263,7 @@ def test_retries_are_those_of_the_task_then_of_its_type_then_of_the_settings(
     make_broker: Callable[..., Broker], of_task: int | None, of_type: int | None, retries: int
 ) -> None:
     broker = make_broker(max_retries=7)
-    task = claim(broker, new_task("it", max_retries=of_task))
+    task = claim_new(broker, "it", max_retries=of_task)
 
     report = Worker(broker, NAME, {"it": TaskType("it", raises(OSError()), None, of_type)}).perform(task)
 
@@ -283,7 +277,7 @@ def test_retries_are_those_of_the_task_then_of_its_type_then_of_the_settings(
     ids=["large", "surrogate", "deep", "cut", "bytes", "NaN"],
 )
 def test_a_payload_that_python_cannot_read_is_a_permanent_failure(broker: Broker, payload: bytes) -> None:
-    task = claim(broker, new_task("it"))
+    task = claim_new(broker, "it")
     task.data = msgspec.Raw(payload)
 
     report = Worker(broker, NAME, {"it": TaskType("it", returns(None))}).perform(task)
@@ -294,7 +288,7 @@ def test_a_payload_that_python_cannot_read_is_a_permanent_failure(broker: Broker
 
 
 def test_an_unknown_type_is_a_permanent_failure_that_names_the_known(broker: Broker) -> None:
-    task = claim(broker, new_task("paint"))
+    task = claim_new(broker, "paint")
     types = {name: TaskType(name, returns(None)) for name in ("wash", "dry")}
 
     report = Worker(broker, NAME, types).perform(task)

@@ -17,6 +17,7 @@ from dtq.tasks import Context, TaskType
 from dtq.worker.interrupts import Interrupts
 from dtq.worker.worker import Worker
 from tests.helpers import new_task, wait_until
+from tests.steps import stored
 from tests.worker.conftest import Gate, Started, shows
 
 in_this_thread = pytest.mark.timeout(60, method="thread")  # the other method's timer is the worker's here
@@ -29,12 +30,6 @@ def start_gate(broker: Broker, gate: Gate, **options: Any) -> NewTask:
     broker.submit([task])
     wait_until(gate.started, what="the handler runs")
     return task
-
-
-def stored(broker: Broker, task: NewTask) -> Stored:
-    found = broker.get(task.id)
-    assert found is not None
-    return found
 
 
 def test_an_idle_worker_goes_at_once_and_says_goodbye(broker: Broker, start_worker: StartWorker) -> None:
@@ -66,11 +61,11 @@ def test_the_task_in_hand_is_finished_and_the_others_are_left(
     gate.open()
 
     assert worker.exit_code() == 0
-    done = stored(broker, task)
+    done = stored(broker, task.id)
     assert (done.status, done.attempts, bytes(done.result)) == ("completed", 1, b'"gone through"')
     assert not worker.is_registered()
     assert "stopped after 1 tasks" in worker.log()
-    left = [stored(broker, other) for other in others]
+    left = [stored(broker, other.id) for other in others]
     assert {(other.status, other.attempts) for other in left} == {("pending", 0)}
 
 
@@ -109,7 +104,7 @@ def test_a_second_signal_gives_the_task_back_at_once(
 
     assert worker.exit_code() == 0
     assert f"task {task.id} abandoned, this worker has to go" in worker.log()
-    back = stored(broker, task)
+    back = stored(broker, task.id)
     assert (back.status, back.attempts, back.crashes, back.history) == ("pending", 1, 0, [])
     _, claimed = broker.report_and_claim("worker-2", [], 2)
     assert claimed[0].id == task.id, "it is the first again"
@@ -126,7 +121,7 @@ def test_a_task_that_takes_longer_than_the_drain_timeout_is_given_back(
 
     assert worker.exit_code() == 0
     assert "stopping; the task in hand has 0.1 s" in worker.log()
-    assert stored(broker, task).status == "pending"
+    assert stored(broker, task.id).status == "pending"
     assert not worker.is_registered()
 
 
@@ -178,7 +173,7 @@ def test_more_signals_do_not_keep_a_worker_from_saying_goodbye(
     assert arrived == [], "the worker's own handlers are in place until it has said goodbye"
     assert caplog.messages[-1] == "stopped after 1 tasks, 0 given back"
     assert broker.workers() == []
-    assert [stored(broker, task).status for task in (first, second)] == ["completed", "pending"]
+    assert [stored(broker, task.id).status for task in (first, second)] == ["completed", "pending"]
 
 
 @in_this_thread
@@ -232,4 +227,4 @@ def test_a_signal_at_the_start_of_a_handler_starts_the_drain_timeout(
     worker.interrupts = Pressed(broker.settings.drain_timeout, worker.log)
     worker.run()
 
-    assert (stored(broker, task).status, stored(broker, task).attempts) == ("pending", 1)
+    assert (stored(broker, task.id).status, stored(broker, task.id).attempts) == ("pending", 1)

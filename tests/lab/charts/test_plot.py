@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from dtq.lab.charts import plot
 from dtq.lab.witness import frames
 from dtq.queue.task import Attempt
-from tests.lab.witness.test_frames import START, at, done
+from tests.lab.tasks import START, at, done
 
 LOST = Attempt(attempt=1, worker="worker-10", started_at=at(1), ended_at=at(3), outcome="worker lost")
 TASKS = [

@@ -1,30 +1,10 @@
 """Tasks as frames: a row per attempt, a row per task, times in seconds."""
 
-from datetime import UTC, datetime, timedelta
-from typing import Any
-
 import pandas as pd
 
 from dtq.lab.witness import frames
-from dtq.queue.task import Attempt, Status, Task
-
-START = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def at(seconds: float) -> datetime:
-    return START + timedelta(seconds=seconds)
-
-
-def made(id: str, created: float, **fields: Any) -> Task[Any]:
-    """A task that was submitted `created` seconds after the start."""
-    return Task(id=id, type="sleep", data=None, created_at=at(created), **fields)
-
-
-def done(id: str, created: float, started: float, ended: float, **fields: Any) -> Task[Any]:
-    own = {"attempts": 1, "worker_id": "worker-1"} | fields
-    times = {"started_at": at(started), "completed_at": at(ended), "duration": ended - started}
-    return made(id, created, status=Status.COMPLETED, **times, **own)
-
+from dtq.queue.task import Attempt, Status
+from tests.lab.tasks import at, done, made
 
 LOST = Attempt(attempt=1, worker="worker-2", started_at=at(1), ended_at=at(3), outcome="worker lost")
 RECOVERED = done("b", 0.5, 3.5, 4, attempts=2, crashes=1, history=[LOST])
