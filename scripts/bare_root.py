@@ -1,463 +1,237 @@
 #!/usr/bin/env python
-"""Shows that the image works, where there is no container engine (Linux, as root, with debootstrap):
-
-    scripts/bare_root.py
+"""Shows that the image works, where there is no container engine (Linux, as root, with debootstrap and ip).
 
 Does every step of deploy/Dockerfile in a bare Debian root, honouring its .dockerignore. Then runs the gateway
 and a worker of compose.yaml from the result: as the image's user, without rights, on a read-only root, in a
-network of their own. Packages come from where this machine's apt and pip get theirs.
+network of their own. Packages come from where this machine's apt and pip get theirs. Takes 1 GB of memory.
 """
 
-import ctypes
-import fcntl
-import io
 import json
 import os
-import platform
 import re
-import secrets
 import shlex
-import shutil
 import signal
-import socket
-import struct
 import subprocess
 import sys
-import tempfile
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from string import Template
-from typing import Any
+from tempfile import TemporaryDirectory
 
 import click
+import requests
 import yaml
 from dockerfile_parse import DockerfileParser
 
-from dtq.redis_server import find_program
+from dtq.client import Client
+from dtq.errors import DtqError
+from dtq.lab.cluster.waiting import until
+from dtq.processes.children import Children
+from dtq.redis_server import RedisServer
 
+PROJECT = Path(__file__).resolve().parent.parent
+DOCKERFILE = PROJECT / "deploy/Dockerfile"
 HOST = "run/host"  # where a root sees this machine while it is built, for pip's settings and certificates
-PATIENCE = 120.0  # seconds
-CLONE_NEWNET, SIOCSIFFLAGS, IFF_UP = 0x40000000, 0x8914, 1
-NOTHING: Mapping[str, str] = {}
-NO_RIGHTS = ["--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"]
+NO_RIGHTS = ["--clear-groups", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"]
 
 
-class Failed(Exception):
-    """A step, or what was to be shown, did not work out."""
+class Image:
+    """What deploy/Dockerfile makes, read-only. The steps alone see the network, as process `caller` does."""
 
+    def __init__(self, work: Path, caller: int) -> None:
+        self.work, self.online = work, ["nsenter", f"--net=/proc/{caller}/ns/net"]
+        self.stages: dict[str, Path] = {}  # their roots
+        self.copy_context()
+        steps = DockerfileParser(str(DOCKERFILE)).structure
+        for step in [step for step in steps if step["instruction"] != "COMMENT"]:
+            instruction, value, line = step["instruction"], step["value"], step["startline"] + 1
+            click.echo(f"Line {line}: {instruction} {' '.join(value.split())}")
+            try:
+                self.step(instruction, value)
+            except DtqError as error:
+                raise DtqError(f"Line {line} of deploy/Dockerfile, {instruction}: {error}") from None
+        self.make_read_only()
 
-# ---------------------------------------------------------------- the bare root
-
-
-def bootstrap(base: Path, release: str) -> None:
-    """A Debian with nothing but what every Debian has, as in the slim images."""
-    here = platform.freedesktop_os_release()
-    mirror = apt_mirror() if here["ID"] == "debian" else ""  # debootstrap knows one of its own
-    do("debootstrap", "--variant=minbase", release, base, *filter(None, [mirror]))
-    if here.get("VERSION_CODENAME") == release:  # with the security fixes
-        for file in Path("/etc/apt/sources.list.d").glob("debian.sources"):
-            shutil.copy(file, base / "etc/apt/sources.list.d")
-            (base / "etc/apt/sources.list").write_text("")
-    dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=True).stdout
-    wanted = re.findall(r"^Acquire::(?:https?|Check-|Retries|ForceIPv).*$", dump, re.MULTILINE)
-    wanted += ['Dir::Cache::pkgcache "";', 'Dir::Cache::srcpkgcache "";']  # as in the slim images
-    wanted += ['APT::Keep-Downloaded-Packages "false";']
-    (base / "etc/apt/apt.conf.d/99host").write_text("\n".join([*wanted, ""]))
-    do("chroot", base, "apt-get", "clean")
-
-
-def apt_mirror() -> str:
-    """Of this machine, whichever way its sources are written down."""
-    files = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("debian*"))]
-    text = "\n".join(file.read_text() for file in files if file.exists())
-    found = re.search(r"^(?:URIs:|deb(?: \[.*?\])?) *(\S+)", text, re.MULTILINE)
-    return found[1] if found else ""
-
-
-def host_environment() -> dict[str, str]:
-    """How this machine reaches the world; its files are seen below HOST."""
-    names = re.compile(r"(?i)(https?|no)_proxy|SSL_CERT_\w+|REQUESTS_CA_BUNDLE")
-    environment = {name: value for name, value in os.environ.items() if names.fullmatch(name)}
-    command = [sys.executable, "-m", "pip", "config", "list"]
-    listing = subprocess.run(command, capture_output=True, text=True).stdout
-    for name, value in re.findall(r"^(?:global|install|:env:)\.([\w.-]+)='(.*)'$", listing, re.MULTILINE):
-        environment["PIP_" + name.lstrip(".").upper().replace("-", "_")] = value.replace("\\n", " ")
-    files = re.compile(r"(^|\s|file://)(/[^\s]+)")
-    return {name: files.sub(rf"\1/{HOST}\2", value) for name, value in environment.items()}
-
-
-# ---------------------------------------------------------------- the Dockerfile's steps
-
-
-class Stage:
-    """A root and what is known of it: all that becomes of an image."""
-
-    def __init__(self, root: Path, context: Path, ignored: "Ignored", stages: Mapping[str, "Stage"]) -> None:
-        self.root, self.context, self.ignored, self.stages = root, context, ignored, stages
-        self.environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-        self.user, self.workdir, self.stop_signal = "0:0", "/", "SIGTERM"
-        self.command: list[str] = []
-        self.health: list[str] = []
+    def copy_context(self) -> None:
+        """Copies what .dockerignore lets through: of all (`*`) what is named (`!`), without some (`**/`)."""
+        text = Path(f"{DOCKERFILE}.dockerignore").read_text()
+        if not re.fullmatch(r"(#.*\n)*\*\n(!.+\n)+(\*\*/.+\n)*", text):
+            raise DtqError("deploy/Dockerfile.dockerignore has more than a *, then !NAME, then **/NAME.")
+        kept = re.findall(r"^!(.+)", text, re.M)
+        left = [f"--exclude={name}" for name in re.findall(r"^\*\*/(.+)", text, re.M)]
+        do("tar", "-cf", self.work / "context.tar", "-C", PROJECT, *left, *kept)
+        do("tar", "-xf", self.work / "context.tar", f"--one-top-level={self.work}/context")
 
     def step(self, instruction: str, value: str) -> None:
-        method: Callable[[str], None] | None = getattr(self, f"do_{instruction.lower()}", None)
-        if method is None:
-            raise Failed(f"{instruction} is not known to this script")
-        method(value)
+        match instruction:
+            case "FROM":
+                self.begin(value)
+            case "RUN":
+                do(*self.online, *self.enter(["/bin/sh", "-c", value], pip_settings()))
+            case "COPY":
+                self.copy(value.split())
+            case "ENV":  # its NAME=value pairs are what a shell exports
+                self.exports += f"; export {value}"
+            case "WORKDIR" | "USER" | "STOPSIGNAL" | "HEALTHCHECK" | "CMD" | "LABEL" | "EXPOSE":
+                self.said[instruction] = value
+                do("mkdir", "-p", f"{self.root}{self.said['WORKDIR']}")
+            case _:
+                raise DtqError("this script does not know it")
 
-    def do_run(self, value: str) -> None:
-        command = json.loads(value) if value.startswith("[") else ["/bin/sh", "-c", value]
-        (self.root / HOST).mkdir(parents=True)
-        for name in ("resolv.conf", "hosts"):
-            shutil.copy(f"/etc/{name}", self.root / "etc")
-        with mounted("--rbind", "/", self.root / HOST), mounted("-t", "proc", "proc", self.root / "proc"):
-            do(*self.enter(command, host_environment()))
-        (self.root / HOST).rmdir()
+    def begin(self, value: str) -> None:
+        """Makes the root of a stage: a copy of a Debian with nothing but what every Debian has."""
+        found = re.fullmatch(r"debian:(\w+)-slim(?: AS (\w+))?", value)
+        if not found:
+            raise DtqError("it is not debian:RELEASE-slim")
+        base = self.work / "base"
+        if not base.exists():  # from the mirror of this machine's apt, if it has one for the release
+            mirrors = do("apt-get", "indextargets", "--format", "$(REPO_URI)", f"Release: {found[1]}").split()
+            do(*self.online, "debootstrap", "--variant=minbase", found[1], base, *mirrors[:1])
+            (base / "etc/apt/apt.conf.d/99host").write_text(do("apt-config", "dump", "Acquire"))
+            (base / "etc/hosts").write_text(do("sed", "1i 127.0.0.1 redis gateway", "/etc/hosts"))
+        self.root = self.stages[found[2]] = self.work / f"stage{len(self.stages)}"
+        self.exports = "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        self.said = {"USER": "0:0", "WORKDIR": "/"}  # by instruction
+        do("cp", "-a", base, self.root)
+        do("mount", "-t", "proc", "proc", self.root / "proc")
+        do("mount", "-o", "X-mount.mkdir", "--rbind", "/", self.root / HOST)
 
-    def do_copy(self, value: str) -> None:
-        words = shlex.split(value)
-        flags = dict(word[2:].split("=", 1) for word in words if word.startswith("--"))
+    def copy(self, words: list[str]) -> None:
+        """Into a folder, as all the Dockerfile's targets are. Files belong to root, whoever has them here."""
+        flags = dict(word[2:].split("=") for word in words if word.startswith("--"))
         *sources, target = [word for word in words if not word.startswith("--")]
-        place = self.root / os.path.join(self.workdir, target).lstrip("/")
-        for source in sources:
-            if "from" in flags:
-                place.parent.mkdir(parents=True, exist_ok=True)
-                do("cp", "-a", self.stages[flags["from"]].root / source.lstrip("/"), place)
-            else:
-                self._copy_context(source, place, target.endswith("/"), flags.get("chmod"))
+        origin = self.stages[flags["from"]] if "from" in flags else self.work / "context"
+        paths = [Path(f"{origin}/{source}") for source in sources]
+        place = Path(f"{self.root}{Path(self.said['WORKDIR'], target)}")
+        do("mkdir", "-p", place)
+        inside = [f"{path}/." if path.is_dir() else path for path in paths]  # of a folder, what is in it
+        do("cp", "-a", "--no-preserve=ownership", *inside, place)
+        if "chmod" in flags:
+            do("chmod", flags["chmod"], *[place / path.name for path in paths])
 
-    def _copy_context(self, source: str, place: Path, into: bool, mode: str | None) -> None:
-        path = self.context / source
-        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-        kept = [file for file in files if not self.ignored(str(file.relative_to(self.context)))]
-        if not kept:
-            raise Failed(f"COPY {source}: there is no such file, or .dockerignore leaves it out")
-        for file in kept:
-            inside = file.name if file == path and into else str(file.relative_to(path))
-            (place / inside).parent.mkdir(parents=True, exist_ok=True)
-            copied = Path(shutil.copy(file, place / inside))
-            copied.chmod(int(mode, 8) if mode else copied.stat().st_mode)
-
-    def do_env(self, value: str) -> None:
-        for word in shlex.split(value):
-            name, _, text = word.partition("=")
-            self.environment[name] = Template(text).substitute(self.environment)
-
-    def do_workdir(self, value: str) -> None:
-        self.workdir = os.path.join(self.workdir, value)
-        (self.root / self.workdir.lstrip("/")).mkdir(parents=True, exist_ok=True)
-
-    def do_user(self, value: str) -> None:
-        self.user = value
-
-    def do_cmd(self, value: str) -> None:
-        self.command = json.loads(value)  # the exec form, or it fails
-
-    def do_healthcheck(self, value: str) -> None:
-        self.health = json.loads(value.partition("CMD ")[2])
-
-    def do_stopsignal(self, value: str) -> None:
-        self.stop_signal = value
-
-    def do_label(self, value: str) -> None: ...
-    def do_expose(self, value: str) -> None: ...
-
-    def enter(self, command: Sequence[str], more: Mapping[str, str] = NOTHING) -> list[str | Path]:
+    def enter(self, command: list[str], environment: dict[str, str]) -> list[str]:
         """What runs a command in the root, as its user, with nothing of this process's environment."""
-        uid, gid = self.user.split(":")
-        drop = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
-        drop += NO_RIGHTS if uid != "0" else []
-        given = [f"{name}={value}" for name, value in (self.environment | dict(more)).items()]
-        inside = ["/bin/sh", "-c", 'cd "$0" && exec "$@"', self.workdir, *command]
-        return ["chroot", self.root, *drop, "env", "-i", *given, *inside]
+        uid, gid = self.said["USER"].split(":")
+        user = ["setpriv", f"--reuid={uid}", f"--regid={gid}", *NO_RIGHTS] if uid != "0" else []
+        shell = ["/bin/sh", "-ec", f'{self.exports}; cd {self.said["WORKDIR"]}; exec env "$@"', "sh"]
+        given = [f"{name}={value}" for name, value in environment.items()]
+        return ["chroot", str(self.root), "env", "-i", *user, *shell, *given, *command]
+
+    def make_read_only(self) -> None:
+        """As `read_only` and a tmpfs for /tmp make it. The new mount hides those that the build needed."""
+        do("mount", "-o", "bind,ro", self.root, self.root)
+        for kind, place in (("proc", "proc"), ("tmpfs", "tmp"), ("tmpfs", "dev/shm")):
+            do("mount", "-t", kind, kind, self.root / place)
 
 
-class Ignored:
-    """Whether a .dockerignore leaves a path out: the last line counts that fits it or a folder above it."""
-
-    def __init__(self, text: str) -> None:
-        lines = [line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#")]
-        self._rules = [(line.startswith("!"), self._pattern(line.lstrip("!"))) for line in lines]
-
-    def __call__(self, path: str) -> bool:
-        decisions = [not kept for kept, pattern in self._rules if pattern.match(path)]
-        return decisions[-1] if decisions else False
-
-    @staticmethod
-    def _pattern(line: str) -> re.Pattern[str]:
-        parts = re.split(r"(\*\*/|\*)", line.strip("/"))
-        regex = {"**/": "(?:.*/)?", "*": "[^/]*"}
-        return re.compile("".join(regex.get(part, re.escape(part)) for part in parts) + "(?:/|$)")
-
-
-def build(dockerfile: Path, context: Path, base: Path, work: Path) -> Stage:
-    """Does the steps in order, a root for each stage. Returns the last."""
-    ignore = dockerfile.with_name(dockerfile.name + ".dockerignore")
-    ignored = Ignored(ignore.read_text() if ignore.exists() else "")
-    parser = DockerfileParser(fileobj=io.BytesIO(dockerfile.read_bytes()))
-    steps = [step for step in parser.structure if step["instruction"] != "COMMENT"]
-    stages: dict[str, Stage] = {}
-    for number, step in enumerate(steps, 1):
-        instruction, value = step["instruction"], step["value"]
-        click.echo(f"[{number}/{len(steps)}] {instruction} {' '.join(value.split())}")
-        try:
-            if instruction == "FROM":
-                image, _, name = value.partition(" AS ")
-                root = work / f"stage{len(stages)}"
-                begin(image, base, root)
-                stages[name or str(len(stages))] = Stage(root, context, ignored, stages)
-            else:
-                list(stages.values())[-1].step(instruction, value)
-        except Failed as error:
-            raise Failed(
-                f"Line {step['startline'] + 1} of {dockerfile.name}, {instruction}: {error}"
-            ) from None
-    return list(stages.values())[-1]
-
-
-def begin(image: str, base: Path, root: Path) -> None:
-    found = re.fullmatch(r"debian:(\w+)-slim", image)
-    if not found:
-        raise Failed(f"{image} is not a debian:RELEASE-slim")
-    if not base.exists():
-        bootstrap(base, found[1])
-    do("cp", "-a", base, root)
-
-
-# ---------------------------------------------------------------- the services, from the root that was built
-
-
-def interpolate(text: str, variables: Mapping[str, str]) -> str:
-    """${NAME}, ${NAME:-default} and ${NAME:?sentence}, as compose does it."""
-
-    def put(found: re.Match[str]) -> str:
-        value = variables.get(found["name"]) or (found["rest"] if found["kind"] == "-" else None)
-        if value is None:
-            raise Failed(f"{found['name']} is not set")
-        return value
-
-    return re.sub(r"\$\{(?P<name>\w+)(?::(?P<kind>[-?])(?P<rest>[^}]*))?\}", put, text)
+def pip_settings() -> dict[str, str]:
+    """How this machine's pip reaches the world; its files are seen below HOST."""
+    listing = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True)
+    found = re.findall(r"^(?:global|install)\.([\w-]+)='(.*)'$", listing.stdout, re.M)
+    told = {f"PIP_{name.upper().replace('-', '_')}": value.replace("\\n", " ") for name, value in found}
+    told |= {
+        name: os.environ[name] for name in os.environ if re.match("(?i)PIP_|.*_proxy$|REQUESTS_CA", name)
+    }
+    return {name: re.sub(r"(^|\s|file://)(/\S+)", rf"\1/{HOST}\2", value) for name, value in told.items()}
 
 
 class Services:
-    """Runs services of a compose file from one root, which is read-only but for what the file says."""
+    """Runs services of compose.yaml from the image."""
 
-    def __init__(self, image: Stage, text: str) -> None:
-        self.image = image
-        self.services: dict[str, Any] = yaml.safe_load(text)["services"]
-        self.running: dict[str, subprocess.Popen[bytes]] = {}
+    def __init__(self, image: Image) -> None:
+        self.image, self.processes = image, Children()
+        health = json.loads(image.said["HEALTHCHECK"].partition("CMD ")[2])
+        usual = {"command": json.loads(image.said["CMD"]), "healthcheck": {"test": ["CMD", *health]}}
+        text = re.sub(r"\$\{\w+:-(.*?)\}", r"\1", (PROJECT / "compose.yaml").read_text())
+        services = yaml.safe_load(re.sub(r"\$\{REDIS_PASSWORD:.*?\}", "secret", text))["services"]
+        self.services = {name: usual | service for name, service in services.items()}
 
     def start_redis(self, directory: Path) -> None:
-        """The service's command, with this machine's server."""
-        directory.mkdir()
-        command = shlex.split(self.services["redis"]["command"])[1:]
-        place = ["--bind", "127.0.0.1", "--port", "6379", "--dir", str(directory)]
-        with (directory / "log").open("w") as log:
-            self.running["redis"] = subprocess.Popen([find_program(), *command, *place], stdout=log)
-        wait_until(lambda: answers(6379), "Redis answers")
+        """With this machine's server, and the options of the service's command."""
+        words = shlex.split(self.services["redis"]["command"])[1:]
+        options = {name[2:]: shlex.quote(value) for name, value in zip(words[::2], words[1::2], strict=True)}
+        RedisServer(directory, 6379, processes=self.processes, options=options).start()
 
     def start(self, name: str) -> None:
-        """Starts a service, and waits until its health check is content."""
-        service = self.services[name]
-        command = service.get("command", self.image.command)
-        self.running[name] = subprocess.Popen(self.image.enter(command, service["environment"]))
-        wait_until(lambda: self.is_healthy(name), f"{name} is healthy")
-        say(f"{name}: {' '.join(command)} is healthy")
+        """Starts a service, and waits until its health check is content, or it has ended."""
+        command = self.services[name]["command"]
+        self.processes.start(name, self.image.enter(command, self.services[name]["environment"]))
+        until(lambda: self.is_healthy(name) or self.processes.exit_code(name) is not None, f"{name} starts")
+        show(self.is_healthy(name), f"{name}: {' '.join(command)} is healthy")
 
     def is_healthy(self, name: str) -> bool:
-        if self.running[name].poll() is not None:
-            raise Failed(f"{name} ended with {self.running[name].returncode}")
-        return self.check(name) == 0
-
-    def check(self, name: str) -> int:
-        """The exit code of the service's health check, which is that of the image unless it has its own."""
-        service = self.services[name]
-        command = service["healthcheck"]["test"][1:] if "healthcheck" in service else self.image.health
-        checking = subprocess.run(self.image.enter(command, service["environment"]), capture_output=True)
-        return checking.returncode
+        return self.run(name, *self.services[name]["healthcheck"]["test"][1:]).returncode == 0
 
     def run(self, name: str, *command: str) -> subprocess.CompletedProcess[str]:
         """As `docker compose run --rm NAME COMMAND…`."""
-        entered = self.image.enter(command, self.services[name]["environment"])
+        entered = self.image.enter([*command], self.services[name]["environment"])
         return subprocess.run(entered, capture_output=True, text=True)
 
     def stop(self, name: str) -> None:
         """As `docker compose stop NAME`; it has to end in time, and well."""
-        process = self.running.pop(name)
-        process.send_signal(signal.Signals[self.image.stop_signal])
         grace = float(self.services[name]["stop_grace_period"].removesuffix("s"))
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(grace)
-        expect(process.returncode == 0, f"{name}: {self.image.stop_signal} ends it with 0")
+        show(self.processes.stop(name, grace) == 0, f"{name}: SIGTERM ends it with 0")
 
 
-def try_out(image: Stage, compose: Path, work: Path) -> None:
+def try_out(services: Services, directory: Path) -> None:
     """From the first key to the last signal."""
-    use_own_network()
-    (image.root / "etc/hosts").write_text("127.0.0.1 localhost redis gateway\n")
-    services = Services(image, interpolate(compose.read_text(), {"REDIS_PASSWORD": secrets.token_hex(16)}))
-    with read_only(image.root):
-        services.start_redis(work / "redis")
-        services.start("gateway")
-        expect(call("GET", "/tasks", "")[0] == 401, "gateway: without a key the answer is 401")
-        created = services.run("worker", "dtq", "key", "create", "--name", "me", "--scope", "admin")
-        expect(created.returncode == 0, "worker: dtq key create prints a key")
-        services.start("worker")
-        status, task = call("POST", "/tasks", created.stdout.strip(), {"type": "process", "data": "x"})
-        expect(status == 201, "gateway: with the key a task is taken")
-        address = f"/tasks/{task.get('task_id')}"
-        wait_until(
-            lambda: call("GET", address, created.stdout.strip())[1]["status"] == "completed", "it is done"
-        )
-        say("worker: the task is completed")
-        for place in ("/app", "/opt/dtq"):
-            written = services.run("worker", "touch", f"{place}/file").returncode
-            expect(written == 1, f"worker: {place} cannot be written to")
-        services.stop("worker")
-        services.stop("gateway")
-        expect(services.check("gateway") != 0, "gateway: once it has ended, its health check says so")
-        expect(services.check("worker") != 0, "worker: once it has ended, its health check says so")
-        services.stop("redis")
+    services.start_redis(directory)
+    services.start("gateway")
+    refused = requests.get("http://127.0.0.1:5000/tasks", timeout=30, proxies={"no_proxy": "*"})
+    show(refused.status_code == 401, "gateway: without a key the answer is 401")
+    created = services.run("worker", "dtq", "key", "create", "--name", "me", "--scope", "admin")
+    show(created.returncode == 0, "worker: dtq key create prints a key")
+    services.start("worker")
+    client = Client("http://127.0.0.1:5000", created.stdout.strip())
+    task_id = client.submit("process", "x")
+    show(bool(task_id), "gateway: with the key a task is taken")
+    show(client.wait(task_id, 30, progress=False).status == "completed", "worker: the task is completed")
+    for place in ("/app", "/opt/dtq"):
+        touched = services.run("worker", "touch", f"{place}/file")
+        show(touched.returncode == 1, f"worker: {place} cannot be written to")
+    for name in ("worker", "gateway"):
+        services.stop(name)
+    for name in ("gateway", "worker"):
+        show(not services.is_healthy(name), f"{name}: once it has ended, its health check says so")
+    services.stop("redis")
 
 
-def use_own_network() -> None:
-    """With nothing but a loopback address, on which all ports are free."""
-    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
-        raise Failed(f"no network of its own: {os.strerror(ctypes.get_errno())}")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP))
-
-
-@contextmanager
-def read_only(root: Path) -> Iterator[None]:
-    """The root as a container with `read_only` and a `tmpfs` for /tmp sees it."""
-    tmpfs = ("-t", "tmpfs", "tmpfs")
-    with mounted("--bind", root, root):
-        (root / "dev/shm").mkdir(exist_ok=True)
-        with (
-            mounted("-t", "proc", "proc", root / "proc"),
-            mounted(*tmpfs, root / "tmp"),
-            mounted(*tmpfs, root / "dev/shm"),
-        ):
-            do("mount", "-o", "remount,bind,ro", root)
-            yield
-
-
-def call(method: str, path: str, key: str, body: Any = None) -> tuple[int, Any]:
-    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"http://127.0.0.1:5000{path}", data, headers, method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as error:
-        return error.code, {}
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-# ---------------------------------------------------------------- small things
-
-
-def do(*command: str | Path) -> None:
-    """Runs a command; what it says is of interest if it fails."""
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    )
+def do(*command: str | Path) -> str:
+    """Runs a command and returns what it says; where it fails, the end of that is shown."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode != 0:
         click.echo("\n".join(done.stdout.splitlines()[-30:]))
-        raise Failed(f"exit code {done.returncode}")
+        raise DtqError(f"exit code {done.returncode}")
+    return done.stdout
 
 
-@contextmanager
-def mounted(*arguments: str | Path) -> Iterator[None]:
-    do("mount", *arguments)
-    try:
-        yield
-    finally:
-        do("umount", "--recursive", "--lazy", arguments[-1])
-
-
-def megabytes(folder: Path) -> float:
-    counted = subprocess.run(["du", "-sk", folder], stdout=subprocess.PIPE, text=True, check=True)
-    return int(counted.stdout.split()[0]) / 1024
-
-
-def wait_until(is_so: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + PATIENCE
-    while not is_so():
-        expect(time.monotonic() < end, f"within {PATIENCE:g} s: {what}", quiet=True)
-        time.sleep(0.2)
-
-
-def expect(is_so: bool, what: str, quiet: bool = False) -> None:
+def show(is_so: bool, what: str) -> None:
     if not is_so:
-        raise Failed(f"NOT SHOWN: {what}")
-    if not quiet:
-        say(what)
-
-
-def say(what: str) -> None:
+        raise DtqError(f"NOT SHOWN: {what}")
     click.echo(f"shown: {what}")
 
 
-# ---------------------------------------------------------------- the command
-
-PROJECT = Path(__file__).resolve().parent.parent
-
-
 @click.command(help=__doc__)
-@click.option("--file", default=PROJECT / "deploy/Dockerfile", type=click.Path(path_type=Path, exists=True))
-@click.option("--context", default=PROJECT, type=click.Path(path_type=Path, exists=True))
-@click.option("--base", type=click.Path(path_type=Path), help="a bare root to copy; made where it is missing")
-@click.option("--build-only", is_flag=True, help="do not run the services")
-@click.option("--inside", type=click.Path(path_type=Path), hidden=True)
-def main(file: Path, context: Path, base: Path | None, build_only: bool, inside: Path | None) -> None:
-    if inside is None:
-        sys.exit(apart())
+@click.option("--inside", type=(click.Path(path_type=Path), int), hidden=True)
+def main(inside: tuple[Path, int] | None) -> None:
     try:
-        base = base or inside / "base"
-        image = build(file, context, base, inside)
-        click.echo(f"built: {megabytes(image.root) - megabytes(base):.0f} MB more than its base")
-        if not build_only:
-            try_out(image, context / "compose.yaml", inside)
-    except Failed as error:
-        click.echo(f"scripts/bare_root.py: {error}", err=True)
-        sys.exit(1)
+        if inside is None:
+            sys.exit(apart())
+        work, caller = inside
+        do("mount", "-t", "tmpfs", "tmpfs", work)
+        do("ip", "link", "set", "lo", "up")
+        try_out(Services(Image(work, caller)), work / "redis")
+    except DtqError as error:
+        sys.exit(f"scripts/bare_root.py: {error}")
 
 
 def apart() -> int:
-    """Runs this script among mounts and processes of its own: the system ends all of them with it."""
-    if os.geteuid() != 0 or not shutil.which("debootstrap"):
-        click.echo(
-            "scripts/bare_root.py: needs root, and debootstrap (apt-get install debootstrap)", err=True
-        )
-        return 1
+    """Runs this script with mounts, processes and a network of its own, which the system ends with it."""
+    if os.geteuid() != 0 or subprocess.getstatusoutput("which debootstrap ip")[0] != 0:
+        raise DtqError("needs root, debootstrap and ip (apt-get install debootstrap iproute2)")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    work = Path(tempfile.mkdtemp(prefix="bare_root."))
-    die_with_this = ["setpriv", "--pdeathsig", "KILL"]
-    namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    command = [sys.executable, "-B", __file__, *sys.argv[1:], "--inside", str(work)]
-    process = subprocess.Popen([*die_with_this, *namespaces, *command])
-    try:
-        return process.wait()
-    finally:
-        process.kill()
-        process.wait()
-        wait_until(lambda: removed(work), f"{work} is removed")
-
-
-def removed(folder: Path) -> bool:
-    """Whether it has gone; processes that are just being killed may still write into it."""
-    shutil.rmtree(folder, ignore_errors=True)
-    return not folder.exists()
+    with TemporaryDirectory(prefix="bare_root.") as work:
+        namespaces = ["unshare", "--mount", "--pid", "--net", "--fork", "--kill-child"]
+        command = [sys.executable, "-B", __file__, "--inside", work, str(os.getpid())]
+        return subprocess.run(["setpriv", "--pdeathsig", "KILL", *namespaces, *command]).returncode
 
 
 if __name__ == "__main__":
