@@ -16,7 +16,7 @@ from dtq import announcement
 from dtq.config import Settings
 from dtq.processes.program import dtq
 from dtq.queue.broker import Broker
-from tests.helpers import alive, family, wait_until
+from tests.helpers import PATIENCE, alive, family, wait_until
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -75,23 +75,28 @@ class Program:
 
     def says(self, text: str) -> None:
         """Waits until its log has this text."""
-        wait_until(lambda: text in self.log.read_text(), what=f"it says {text!r}")
+        wait_until(lambda: text in self.log.read_text(), f"it says {text!r}", self.last_words)
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
-    def end(self, number: int = SIGTERM, timeout: float = 60) -> None:
+    def end(self, number: int = SIGTERM) -> None:
         """Ends it by a signal, and sees that nothing of it is left."""
         everybody = family(self.process.pid)
         self.signal(number)
-        assert self.process.wait(timeout) == 0, self.log.read_text()
+        assert self.process.wait(PATIENCE) == 0, self.log.read_text()
         wait_until(lambda: not any(map(alive, everybody)), what="all that it started has ended")
 
     def close(self) -> None:
         """Ends it whatever it does."""
         if self.process.poll() is None:
             self.process.terminate()
-        self.process.wait(timeout=20)
+        self.process.wait(PATIENCE)
+
+    def last_words(self) -> str:
+        """What it said, once it has ended."""
+        code = self.process.poll()
+        return "" if code is None else f"it ended with {code}\n{self.log.read_text()}"
 
 
 @contextmanager
@@ -99,18 +104,13 @@ def started(folder: Path, *arguments: str, **variables: str) -> Iterator[Program
     """Runs a command meanwhile; ends it as Ctrl-C does, and sees that it leaves nothing behind."""
     with closing(Program(folder, *arguments, **variables)) as program:
         yield program
-        program.end(SIGINT, timeout=30)
+        program.end(SIGINT)
 
 
 def listening(home: Path, program: Program | None = None) -> str:
     """Where the gateway of this home listens, as soon as it does; what was started for it must not end."""
-
-    def seen() -> str | bool | None:
-        return announcement.find(home) or (program is not None and program.process.poll() is not None)
-
-    found = wait_until(seen, what=f"a gateway listens for {home}")
-    assert isinstance(found, str), program and program.log.read_text()
-    return found
+    in_vain = program.last_words if program else str
+    return str(wait_until(lambda: announcement.find(home), f"a gateway listens for {home}", in_vain))
 
 
 def workers(folder: Path) -> dict[str, int]:
@@ -158,7 +158,7 @@ class Terminal:
 
     def exit_code(self) -> int:
         """Waits for the command's end."""
-        return self._process.wait(10)
+        return self._process.wait(PATIENCE)
 
     def close(self) -> None:
         self._process.kill()

@@ -1,6 +1,5 @@
 """Fixtures: one real Redis server for the session, one queue of its own for each test; executed notebooks."""
 
-import functools
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -62,12 +61,10 @@ def broker(make_broker: Callable[..., Broker]) -> Broker:
 
 
 @pytest.fixture(scope="session")
-def executed(tmp_path_factory: pytest.TempPathFactory) -> "Callable[[Path, bool], Execution]":
+def executed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> "Callable[[Path, bool], Execution]":
     """Executes a notebook, with its solutions or without, once for all tests that ask for it."""
-    from tests.notebooks.execution import run_notebook  # it takes a while, and few tests need it
+    from tests.notebooks.execution import run_once  # it takes a while, and few tests need it
 
-    @functools.cache
-    def executed(path: Path, solutions: bool) -> "Execution":
-        return run_notebook(path, solutions, tmp_path_factory.mktemp(path.stem))
-
-    return executed
+    own = tmp_path_factory.getbasetemp()
+    common = own if worker_id == "master" else own.parent  # of all processes that run tests
+    return lambda path, solutions: run_once(path, solutions, common / f"{path.stem}-{solutions}")

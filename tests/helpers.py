@@ -15,13 +15,22 @@ from dtq.queue.broker import Broker
 from dtq.queue.task import NewTask, Status, Stored
 
 ROOT = Path(__file__).parents[1]  # of the project
+GATE = str(ROOT / "tests/gate.py")  # a module for workers, with one task type
+PATIENCE = 240.0  # seconds for what takes a few on an idle machine; less than pytest's timeout
 
 
-def wait_until(predicate: Callable[[], Any], timeout: float = 30.0, what: str = "") -> Any:
-    """Calls `predicate` until it returns something true, and returns that; fails after `timeout` seconds."""
-    end = time.monotonic() + timeout
+def wait_until(predicate: Callable[[], Any], what: str = "", in_vain: Callable[[], str] = str) -> Any:
+    """Calls `predicate` until it returns something true, and returns that.
+
+    Fails after `PATIENCE` seconds, or as soon as `in_vain` says why it will never be true.
+    """
+    end = time.monotonic() + PATIENCE
     while not (answer := predicate()):
-        assert time.monotonic() < end, f"not within {timeout:g} s: {what or predicate}"
+        if reason := in_vain():
+            answer = predicate()  # it may have come true just before
+            assert answer, f"not any more: {what or predicate}: {reason}"
+            return answer
+        assert time.monotonic() < end, f"not within {PATIENCE:g} s: {what or predicate}"
         time.sleep(0.01)
     return answer
 
@@ -53,9 +62,9 @@ def ended(broker: Broker, task_id: str) -> Stored:
     return task
 
 
-def exit_code(processes: Children, name: str, timeout: float = 30.0) -> int:
+def exit_code(processes: Children, name: str) -> int:
     """Waits for the end of a process."""
-    wait_until(lambda: processes.exit_code(name) is not None, timeout, f"{name} ends")
+    wait_until(lambda: processes.exit_code(name) is not None, what=f"{name} ends")
     code = processes.exit_code(name)
     assert code is not None
     return code

@@ -30,7 +30,7 @@ from dtq.queue.task import Status
 from dtq.queue.worker_info import WorkerInfo
 from dtq.redis_server import RedisServer, free_port
 from tests import steps
-from tests.helpers import wait_until
+from tests.helpers import PATIENCE, wait_until
 
 
 @contextmanager
@@ -241,7 +241,7 @@ def test_waiting_ends_however_a_task_ends(client: Client, broker: Broker) -> Non
 def test_waiting_lasts_until_the_last_task_has_ended(client: Client, broker: Broker) -> None:
     ids = client.submit_many("noop", range(3))
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(client.wait, ids, timeout=30, progress=False)
+        waiting = pool.submit(client.wait, ids, timeout=PATIENCE, progress=False)
         for task_id in ids:
             assert not waiting.done()
             steps.run(broker, task_id)

@@ -16,7 +16,7 @@ import requests
 from dtq.config import Settings
 from dtq.lab.course.lessons import LESSONS
 from tests.commands import listening
-from tests.helpers import ROOT, wait_until
+from tests.helpers import PATIENCE, ROOT, wait_until
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
@@ -71,12 +71,13 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
     try:
         url = listening(folder / ".dtq")
         wait_until(
-            lambda: requests.get(url + "/health", timeout=5).json()["workers"] == 3, what="three workers"
+            lambda: requests.get(f"{url}/health", timeout=PATIENCE).json()["workers"] == 3,
+            what="three workers",
         )
         yield folder, int(url.rsplit(":")[-1])
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(timeout=60)
+        process.wait(timeout=PATIENCE)
 
 
 def environment() -> dict[str, str]:
@@ -87,7 +88,7 @@ def environment() -> dict[str, str]:
 
 
 def is_completed(port: int, task_id: str) -> bool:
-    answer = requests.get(f"http://localhost:{port}/tasks/{task_id}", timeout=5)
+    answer = requests.get(f"http://localhost:{port}/tasks/{task_id}", timeout=PATIENCE)
     return bool(answer.json()["status"] == "completed")
 
 
@@ -101,7 +102,12 @@ def test_the_tour_works_command_by_command(up: tuple[Path, int]) -> None:
         ready = command.replace("localhost:5000", f"localhost:{port}").replace("{TASK_ID}", task_id)
         ready = ready.replace("scripts/stress_test.py", str(ROOT / "scripts/stress_test.py"))
         done = subprocess.run(
-            ["bash", "-c", ready], cwd=folder, env=environment(), capture_output=True, text=True, timeout=100
+            ["bash", "-c", ready],
+            cwd=folder,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
         )
         assert done.returncode == 0, (command, done.stdout, done.stderr)
         said[command] = done.stdout
@@ -158,7 +164,7 @@ def test_a_gateway_and_a_worker_in_terminals_of_their_own(tmp_path: Path) -> Non
         url = listening(tmp_path / ".dtq")
         with subprocess.Popen(worker.split(), cwd=tmp_path, env=port, stderr=subprocess.DEVNULL) as second:
             health = wait_until(
-                lambda: (answer := requests.get(url + "/health", timeout=5).json())["workers"] and answer,
+                lambda: (it := requests.get(f"{url}/health", timeout=PATIENCE).json())["workers"] and it,
                 what="the worker is there",
             )
             assert health["status"] == "healthy"

@@ -20,7 +20,7 @@ from dtq.errors import NoServerError
 from dtq.queue.broker import Broker, Maintained
 from dtq.queue.reports import Completed, Verdict
 from dtq.redis_server import RedisServer, locate, serve
-from tests.helpers import alive, new_task, wait_until
+from tests.helpers import PATIENCE, alive, new_task, wait_until
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_two_that_start_at_once_share_one_server(tmp_path: Path) -> None:
     starters = [context.Process(target=_serve, args=(tmp_path, urls, end)) for _ in range(2)]
     for starter in starters:
         starter.start()
-    answers = dict(urls.get(timeout=30) for _ in starters)
+    answers = dict(urls.get(timeout=PATIENCE) for _ in starters)
     end.set()
     for starter in starters:
         starter.join()

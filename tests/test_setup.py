@@ -17,7 +17,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.helpers import ROOT, locked, wait_until
+from tests.helpers import PATIENCE, ROOT, locked, wait_until
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 BASE = [Requirement(line) for line in PROJECT["dependencies"]]
@@ -191,7 +191,7 @@ class Folder:
 
     def setup(self, **environment: str) -> tuple[int, str]:
         process = self.start(**environment)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=PATIENCE)
         return process.returncode, output
 
     @property
@@ -207,7 +207,7 @@ def folder(tmp_path: Path) -> Iterable[Folder]:
     for process in folder.popen:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-        process.communicate(timeout=10)
+        process.communicate(timeout=PATIENCE)
 
 
 def test_old_python_is_one_sentence(folder: Folder) -> None:
@@ -283,7 +283,7 @@ def test_interrupted_setup_starts_anew(folder: Folder) -> None:
     wait_until(lambda: folder.installs, what="the installer runs")
     (folder.path / ".venv/half-written").touch()
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait(timeout=10)
+    process.wait(timeout=PATIENCE)
     (folder.path / "gate").unlink()
     assert folder.setup()[0] == 0
     assert not (folder.path / ".venv/half-written").exists()
@@ -299,5 +299,5 @@ def test_two_setups_at_once_install_once(folder: Folder) -> None:
     assert second.stdout
     assert "waits for another set-up" in second.stdout.readline()
     (folder.path / "gate").unlink()
-    assert (first.wait(timeout=60), second.wait(timeout=60)) == (0, 0)
+    assert (first.wait(timeout=PATIENCE), second.wait(timeout=PATIENCE)) == (0, 0)
     assert len(folder.installs) == 2

@@ -4,7 +4,9 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.helpers import PATIENCE
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 # None of its own business, and no name is looked up: the only traffic is that of the page, on this machine.
@@ -15,6 +17,7 @@ OPTIONS = [
     "--disable-component-update",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
 ]
+expect.set_options(timeout=PATIENCE * 1000)  # milliseconds
 
 
 @pytest.fixture(scope="module")  # not longer: while it is there, asyncio thinks that this thread runs a loop
@@ -34,4 +37,5 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser) -> Iterator[Page]:
     """A page with a fresh profile."""
     with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+        context.set_default_timeout(PATIENCE * 1000)
         yield context.new_page()

@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from scripts.publish import source_pages
 from scripts.publish.book import build
+from tests.helpers import PATIENCE
 from tests.notebooks.execution import Execution
 from tests.notebooks.workbook import NOTEBOOKS, ROOT, Notebook
 
@@ -64,6 +65,7 @@ def reading(book: Path, browser: Browser) -> Reading:
 
     files = [file for file in sorted(book.rglob("*.html")) if "_static" not in file.parts]
     with browser.new_context() as context, context.new_page() as page:
+        page.set_default_timeout(PATIENCE * 1000)
         page.on("request", lambda request: read.requests.append(request.url))
         page.on("requestfailed", lambda request: read.failed.append(request.url))
         page.on("pageerror", lambda error: read.complaints.append((page.url, str(error))))
@@ -155,6 +157,7 @@ def test_no_page_is_wider_than_the_screen(reading: Reading) -> None:
 def test_charts_have_no_background_in_the_dark(book: Path, browser: Browser) -> None:
     with browser.new_context(color_scheme="dark") as context:
         page = context.new_page()
+        page.set_default_timeout(PATIENCE * 1000)
         page.goto(page_of(ROOT / "notebooks/week0_start_here.ipynb", book).as_uri())
         chart = page.locator(".cell_output img").first
         expect(page.locator("html")).to_have_attribute("data-theme", "dark")

@@ -3,6 +3,7 @@
 import re
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from wsgiref.types import WSGIApplication
 
@@ -19,10 +20,9 @@ from dtq.queue.broker import Broker
 from dtq.queue.reports import Completed, Failed
 from dtq.queue.task import Status
 from dtq.queue.worker_info import WorkerInfo
-from tests.helpers import held, new_task, wait_until
+from tests.helpers import GATE, held, new_task, wait_until
 from tests.steps import bury
 
-expect.set_options(timeout=20_000)  # milliseconds; for a machine that has much to do
 HACK = "<img src=x onerror=\"document.body.id='hacked'\">"
 AWAY = "net::ERR_CONNECTION_REFUSED"  # what the console says of a gateway that is not there
 HIDE = """hidden => {
@@ -138,7 +138,7 @@ def site(serve: Callable[[WSGIApplication], Site], broker: Broker) -> Site:
 
 @pytest.fixture
 def cluster() -> Iterator[LocalCluster]:
-    with LocalCluster(workers=2, env={"DTQ_MAX_RETRIES": "0"}) as cluster:
+    with LocalCluster(workers=2, lease=4, tasks=GATE, env={"DTQ_MAX_RETRIES": "0"}) as cluster:
         yield cluster
 
 
@@ -151,7 +151,7 @@ def test_what_is_submitted_appears(page: Page, cluster: LocalCluster) -> None:
     expect(page.locator("#tasks-note")).to_have_text("none so far")
     first = cluster.client.submit("noop")
     expect(visit.row("tasks", first)).to_contain_text("completed")
-    second = cluster.client.submit("sleep", 60)
+    second = cluster.client.submit("sleep", 600)
     expect(visit.row("tasks", second)).to_contain_text("processing")
     assert page.locator("#tasks tr").first.get_attribute("data-id") == second
     worker = page.locator("#workers tr", has_text="busy")
@@ -164,12 +164,13 @@ def test_what_is_submitted_appears(page: Page, cluster: LocalCluster) -> None:
     visit.check()
 
 
-def test_a_killed_worker_goes_and_its_task_goes_on(page: Page, cluster: LocalCluster) -> None:
+def test_a_killed_worker_goes_and_its_task_goes_on(page: Page, cluster: LocalCluster, tmp_path: Path) -> None:
     visit = Visit(page, cluster.url)
-    task_id = cluster.client.submit("sleep", 4)
+    task_id = cluster.client.submit("gate", str(tmp_path / "go"))
     expect(visit.row("tasks", task_id)).to_contain_text("processing")
     expect(page.locator("#workers tr", has_text=task_id[:8])).to_have_count(1)
     lost = cluster.kill_worker()
+    (tmp_path / "go").touch()
     expect(visit.row("workers", lost)).to_have_count(0)
     expect(page.locator("#events")).to_contain_text(
         f"{lost} is gone; it had task {task_id[:8]} in its hands."

@@ -74,7 +74,10 @@ def test_up_starts_a_worker_again_that_died(tmp_path: Path) -> None:
     with system(tmp_path):
         before = workers(tmp_path)
         os.kill(before["worker-1"], signal.SIGKILL)
-        wait_until(lambda: workers(tmp_path).get("worker-1") not in (None, before["worker-1"]), timeout=20)
+        wait_until(
+            lambda: workers(tmp_path).get("worker-1") not in (None, before["worker-1"]),
+            what="it is there again",
+        )
 
         assert workers(tmp_path)["worker-2"] == before["worker-2"]
     log = (tmp_path / "up.log").read_text()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.conftest import ROOT
-from tests.helpers import wait_until
+from tests.helpers import PATIENCE, wait_until
 
 SUDO = [] if os.geteuid() == 0 else ["sudo", "-n", "--preserve-env"]
 MISSING, _ = subprocess.getstatusoutput(" ".join([*SUDO, "which debootstrap ip"]))
@@ -44,7 +44,7 @@ def process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     yield process
     if process.poll() is None:
         subprocess.run([*SUDO, "kill", str(process.pid)], check=True)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     assert not list(tmp_path.iterdir())
     wait_until(lambda: str(tmp_path) not in subprocess.getoutput(LEFT), what="processes and mounts have gone")
 
@@ -58,5 +58,5 @@ def test_the_image_can_be_built_and_its_services_work(process: subprocess.Popen[
 def test_a_signal_leaves_nothing_behind(process: subprocess.Popen[str], tmp_path: Path) -> None:
     wait_until(lambda: f"debootstrap --variant=minbase bookworm {tmp_path}" in subprocess.getoutput(LEFT))
     subprocess.run([*SUDO, "kill", str(process.pid)], check=True)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode != 0

@@ -17,7 +17,7 @@ from dtq.gateway.access import ApiKeys, Scope
 from dtq.queue.broker import Broker
 from dtq.redis_server import RedisServer, free_port
 from tests.deploy.conftest import DEPLOY
-from tests.helpers import alive, family, new_task, wait_until
+from tests.helpers import PATIENCE, alive, family, new_task, wait_until
 
 CONFIG = DEPLOY / "gunicorn.conf.py"
 
@@ -43,7 +43,7 @@ class Gunicorn:
             session.trust_env = False
             headers = {"Authorization": f"Bearer {key}"} if key else {}
             url = f"http://127.0.0.1:{self.port}{path}"
-            return session.request(method, url, headers=headers, timeout=30, **more)
+            return session.request(method, url, headers=headers, timeout=PATIENCE, **more)
 
     def health(self) -> int:
         """The status code of /health; 0 where nobody answers."""
@@ -59,7 +59,7 @@ class Gunicorn:
     def stop(self) -> int:
         """Ends it politely. Returns its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
+        return self.process.wait(PATIENCE)
 
 
 Start = Callable[..., Gunicorn]
@@ -77,7 +77,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     for gunicorn in started:
         for pid in family(gunicorn.process.pid) if gunicorn.process.poll() is None else []:
             os.kill(pid, signal.SIGKILL)
-        gunicorn.process.wait(30)
+        gunicorn.process.wait(PATIENCE)
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_it_maintains_the_queue_without_workers(gunicorn: Gunicorn, broker: Brok
 
 def begin_request(gunicorn: Gunicorn, key: str, body: bytes) -> socket.socket:
     """Sends a request's head. Returns when it is in the gateway's hands, which wait for the body."""
-    connection = socket.create_connection(("127.0.0.1", gunicorn.port), timeout=60)
+    connection = socket.create_connection(("127.0.0.1", gunicorn.port), timeout=PATIENCE)
     head = (
         "POST /tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Authorization: Bearer {key}\r\nContent-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
@@ -139,7 +139,7 @@ def test_sigterm_lets_it_finish_what_it_has_in_hand(gunicorn: Gunicorn, key: str
         wait_until(lambda: "Handling signal: term" in gunicorn.log.read_text(), what="it heard the signal")
         connection.sendall(body)
         assert connection.recv(1000).startswith(b"HTTP/1.1 201")
-    assert gunicorn.process.wait(60) == 0
+    assert gunicorn.process.wait(PATIENCE) == 0
     assert [pid for pid in children if alive(pid)] == []
     assert broker.counts()["pending"] == 1
 
@@ -187,7 +187,7 @@ def test_it_starts_before_redis_and_outlives_it(start: Start, tmp_path: Path) ->
 )
 def test_what_it_cannot_use_is_one_sentence(start: Start, environment: dict[str, str], sentence: str) -> None:
     gunicorn = start(**environment)
-    assert gunicorn.process.wait(60) == 1
+    assert gunicorn.process.wait(PATIENCE) == 1
     assert gunicorn.log.read_text() == sentence
 
 

@@ -109,7 +109,7 @@ def test_settings_of_the_server(
 
 @pytest.mark.parametrize(("share", "state"), [(0.6, "ok"), (0.88, "warn"), (0.99, "fail")])
 def test_a_server_that_fills_up(own: Any, share: float, state: str) -> None:
-    own.set("ballast", b"x" * 20_000_000)  # beside it, what a connection takes does not count
+    own.setrange("ballast", 20_000_000, b"x")  # beside it, what a connection takes does not count
     own.config_set("maxmemory", int(own.info("memory")["used_memory"] / share))
     assert ask(url_of(own), server.memory).state == state
 

@@ -10,11 +10,13 @@ from dtq.lab.cluster.local_cluster import LocalCluster
 
 @pytest.fixture
 def make_cluster() -> Iterator[Callable[..., LocalCluster]]:
-    """Starts clusters with short leases; keyword arguments as for LocalCluster."""
+    """Starts clusters; keyword arguments as for LocalCluster. A lease is soon over, but not so soon that a
+    worker loses it which only has to wait for a processor.
+    """
     clusters: list[LocalCluster] = []
 
     def make(**options: Any) -> LocalCluster:
-        clusters.append(LocalCluster(**{"heartbeat": 0.25, "lease": 1.0} | options))
+        clusters.append(LocalCluster(**{"heartbeat": 0.25, "lease": 4.0} | options))
         return clusters[-1]
 
     yield make

@@ -22,12 +22,12 @@ from dtq.processes.children import Children
 from dtq.processes.program import dtq
 from dtq.queue.task import Status
 from dtq.redis_server import RedisServer, free_port
-from tests.helpers import wait_until
+from tests.helpers import PATIENCE, wait_until
 from tests.redis_cluster import bus_port, node, owner_of, redis_cluster
 
 WORKERS = [f"worker-{n}" for n in (1, 2, 3)]
 PREFIX = "{failover}:"
-ENVIRONMENT = {"DTQ_HEARTBEAT": "0.25", "DTQ_LEASE": "1", "DTQ_KEY_PREFIX": PREFIX}
+ENVIRONMENT = {"DTQ_HEARTBEAT": "0.25", "DTQ_LEASE": "4", "DTQ_KEY_PREFIX": PREFIX}
 NODE_TIMEOUT = "2000"  # milliseconds after which a node is said to be dead
 log = logging.getLogger(__name__)
 Start = Callable[..., "Service"]
@@ -65,7 +65,7 @@ class Service:
     def lost(self) -> list[str]:
         """What was acknowledged and is not done, once nobody submits any more."""
         self.stop()
-        tasks = self.clients[0].wait(self.acknowledged, timeout=60, progress=False)
+        tasks = self.clients[0].wait(self.acknowledged, timeout=PATIENCE, progress=False)
         done = {task.id for task in tasks if task.status == Status.COMPLETED}
         return [task_id for task_id in self.acknowledged if task_id not in done]
 

@@ -1,10 +1,11 @@
 """Workers that die or fall silent: their tasks go to others, and what they say too late is refused."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from dtq.lab.cluster.local_cluster import LocalCluster
 from dtq.queue.task import Status
-from tests.helpers import new_task, wait_until
+from tests.helpers import GATE, PATIENCE, new_task, wait_until
 from tests.steps import holder
 
 
@@ -28,7 +29,7 @@ def test_fifty_tasks_survive_the_death_of_one_of_three_workers(cluster: LocalClu
     victim = cluster.kill_worker()
 
     wait_until(lambda: len(cluster.client.workers()) == 2, what="the dead worker is no longer listed")
-    tasks = cluster.client.wait(ids, timeout=60, progress=False)
+    tasks = cluster.client.wait(ids, timeout=PATIENCE, progress=False)
 
     assert [task.status for task in tasks] == [Status.COMPLETED] * 50
     assert int(cluster.redis.get(cluster.broker.keys.completed)) == 50, "each result was stored once"
@@ -38,9 +39,9 @@ def test_fifty_tasks_survive_the_death_of_one_of_three_workers(cluster: LocalClu
     assert all(task.worker_id != victim for task in recovered)
 
 
-def test_a_result_that_was_not_reported_is_computed_again(cluster: LocalCluster) -> None:
-    for name in cluster.workers[1:]:
-        cluster.stop_worker(name)
+def test_a_result_that_was_not_reported_is_computed_again(make_cluster: Callable[..., LocalCluster]) -> None:
+    batches = {"DTQ_PREFETCH_SECONDS": "5"}  # two fit into one, and nothing of it is reported early
+    cluster = make_cluster(workers=1, env=batches)
     (survivor,) = cluster.workers
     learn_to_prefetch(cluster)
     cluster.pause_worker(survivor)
@@ -60,10 +61,14 @@ def test_a_result_that_was_not_reported_is_computed_again(cluster: LocalCluster)
     assert {attempt.outcome for task in done for attempt in task.history} == {"worker lost"}
 
 
-def test_the_late_result_of_a_paused_worker_is_refused_and_the_worker_goes_on(cluster: LocalCluster) -> None:
-    task_id = cluster.client.submit("sleep", 2)  # longer than it takes until a heartbeat tells of it
+def test_the_late_result_of_a_paused_worker_is_refused_and_the_worker_goes_on(
+    make_cluster: Callable[..., LocalCluster], tmp_path: Path
+) -> None:
+    cluster = make_cluster(tasks=GATE)
+    task_id = cluster.client.submit("gate", str(tmp_path / "go"))
     paused = wait_until(lambda: starter(cluster, task_id), what="somebody has started it")
     cluster.pause_worker(paused)
+    (tmp_path / "go").touch()
     done = cluster.client.wait(task_id, progress=False)
     assert done.status == Status.COMPLETED
     assert done.worker_id != paused
@@ -111,13 +116,13 @@ def test_neighbours_of_a_poisonous_task_are_not_taken_for_poisonous(
 
 
 def test_long_tasks_do_not_keep_short_ones_that_were_claimed_with_them(
-    make_cluster: Callable[..., LocalCluster],
+    make_cluster: Callable[..., LocalCluster], tmp_path: Path
 ) -> None:
-    cluster = make_cluster(workers=1)
+    cluster = make_cluster(workers=1, tasks=GATE)
     learn_to_prefetch(cluster)
     (first,) = cluster.workers
     cluster.pause_worker(first)
-    long, short = new_task("sleep", 3), [new_task() for _ in range(20)]
+    long, short = new_task("gate", str(tmp_path / "go")), [new_task() for _ in range(20)]
     cluster.broker.submit([long, *short])
     cluster.resume_worker(first)
     wait_until(lambda: holder(cluster.broker, long.id), what="the long task runs")
@@ -128,3 +133,4 @@ def test_long_tasks_do_not_keep_short_ones_that_were_claimed_with_them(
     assert holder(cluster.broker, long.id) == first, "the long task is still running"
     assert {task.worker_id for task in done} == {second}
     assert {task.crashes for task in done} == {0}
+    (tmp_path / "go").touch()

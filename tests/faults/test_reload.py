@@ -15,7 +15,7 @@ from dtq.lab.cluster.local_cluster import LocalCluster
 from dtq.lab.witness.ledger import counted
 from dtq.queue.task import Status
 from tests.commands import Program
-from tests.helpers import alive, family, wait_until
+from tests.helpers import PATIENCE, alive, family, wait_until
 from tests.steps import holder
 
 # Of different lengths: Python takes a file of the same second and length for the one that it has compiled.
@@ -124,7 +124,7 @@ def test_new_code_is_loaded_under_load_and_no_task_is_lost_or_run_twice(
         program.signal(signal.SIGHUP)
         program.says("it-2 was replaced")
         load.await_each(["it-1", "it-2"], "second")
-    tasks = cluster.client.wait(load.ids, timeout=60, progress=False)
+    tasks = cluster.client.wait(load.ids, timeout=PATIENCE, progress=False)
 
     assert {(task.status, task.attempts) for task in tasks} == {(Status.COMPLETED, 1)}
     assert set(counted(cluster.redis, load.ids).values()) == {1}
@@ -203,7 +203,7 @@ def test_a_worker_that_reloads_can_be_ended(
     worker.says("stopping; the task in hand has 30 s\n")
     (tmp_path / "go").touch()
 
-    assert worker.process.wait(30) == 0
+    assert worker.process.wait(PATIENCE) == 0
     assert cluster.client.wait(task_id, progress=False).status == Status.COMPLETED
     assert len(lines(worker, "ready, knows")) == 1
 
@@ -238,7 +238,7 @@ def test_when_its_terminal_is_closed_it_ends(
     everybody = family(program.process.pid)
     os.close(ours)
 
-    assert program.process.wait(60) == 0
+    assert program.process.wait(PATIENCE) == 0
     wait_until(lambda: not any(map(alive, everybody)), what="nothing of it is left")
     assert cluster.client.workers() == []
 

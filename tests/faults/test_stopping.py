@@ -32,7 +32,7 @@ def deaf(data, context):
 
 
 def test_a_worker_that_is_stopped_in_the_middle_of_a_task_finishes_it(cluster: LocalCluster) -> None:
-    task_id = cluster.client.submit("sleep", 0.5)
+    task_id = cluster.client.submit("sleep", 3)
     worker = wait_until(lambda: holder(cluster.broker, task_id), what="somebody runs it")
 
     cluster.stop_worker(worker)

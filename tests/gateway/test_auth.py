@@ -21,7 +21,7 @@ from dtq.queue.reports import Failed
 from dtq.redis_server import RedisServer
 from tests.commands import Program
 from tests.gateway.pages import ELSEWHERE, FROM_HERE
-from tests.helpers import held, new_task
+from tests.helpers import PATIENCE, held, new_task
 
 NOT_READING = [
     ("POST", "/tasks", Scope.SUBMIT), ("POST", "/tasks/batch", Scope.SUBMIT),
@@ -408,7 +408,7 @@ def test_it_does_not_serve_the_world_without_a_key(
     start_gateway: Start, world: dict[str, str], auth: str, host: str
 ) -> None:
     gateway = start_gateway("--port", "0", "--host", host, DTQ_AUTH=auth, DTQ_LOG_LEVEL="WARNING", **world)
-    assert gateway.process.wait(timeout=60) == 1
+    assert gateway.process.wait(timeout=PATIENCE) == 1
     assert gateway.log.read_text() == (
         f"Error: Other machines reach {host}, and there is no API key: make one with "
         "`dtq key create --name me --scope admin`, or set DTQ_AUTH=off to serve everybody who reaches this "

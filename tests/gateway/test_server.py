@@ -14,7 +14,7 @@ import requests
 from dtq.queue.broker import Broker
 from dtq.redis_server import RedisServer, free_port
 from tests.commands import Program
-from tests.helpers import wait_until
+from tests.helpers import PATIENCE, wait_until
 
 Start = Callable[..., Program]
 
@@ -102,7 +102,7 @@ def test_a_signal_ends_it_cleanly(
     with requests.Session() as session:
         assert session.get(f"{gateway.url()}/health").status_code == 200  # and keeps the connection open
         gateway.process.send_signal(number)
-        assert gateway.process.wait(timeout=20) == 0
+        assert gateway.process.wait(timeout=PATIENCE) == 0
     assert not gateway.note.exists()
     assert "Traceback" not in gateway.log.read_text()
 
@@ -111,7 +111,7 @@ def test_a_taken_port_is_told_in_one_sentence(start_gateway: Start, tmp_path: Pa
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         gateway = start_gateway(PORT=str(port))
-        assert gateway.process.wait(timeout=20) == 1
+        assert gateway.process.wait(timeout=PATIENCE) == 1
     said = gateway.log.read_text().strip()
     assert said.startswith(f"Error: The gateway cannot listen on 127.0.0.1, port {port} (")
     assert said.endswith("choose another port with PORT=5001 or --port 5001.")
@@ -122,7 +122,7 @@ def test_a_taken_port_is_told_in_one_sentence(start_gateway: Start, tmp_path: Pa
 @pytest.mark.parametrize("host", ["nowhere.invalid", "203.0.113.1"])
 def test_an_address_that_is_not_ours_is_told_in_one_sentence(start_gateway: Start, host: str) -> None:
     gateway = start_gateway("--host", host, "--port", "0")
-    assert gateway.process.wait(timeout=20) == 1
+    assert gateway.process.wait(timeout=PATIENCE) == 1
     assert gateway.log.read_text().startswith(f"Error: The gateway cannot listen on {host}, port 0 (")
 
 

@@ -20,7 +20,7 @@ from dtq.observe.stats import Spread
 from dtq.queue.broker import Broker
 from dtq.queue.task import Task
 from dtq.redis_server import RedisServer
-from tests.helpers import new_task
+from tests.helpers import PATIENCE, new_task
 
 WORK = {
     "sleep": [0.001 * n for n in range(40)],
@@ -36,7 +36,7 @@ def cluster() -> Iterator[LocalCluster]:
     env = {"DTQ_BACKOFF_BASE": "0.05", "DTQ_MAX_RETRIES": "1"}
     with LocalCluster(workers=2, heartbeat=5, lease=60, env=env) as running:
         ids = [i for type, items in WORK.items() for i in running.client.submit_many(type, items)]
-        running.client.wait(ids, timeout=60, progress=False)
+        running.client.wait(ids, timeout=PATIENCE, progress=False)
         running.client.cancel(running.client.submit("noop", delay=600))
         yield running
 
@@ -125,7 +125,7 @@ def test_prometheus_and_stats_say_the_same(cluster: LocalCluster, beside: FlaskC
 
 
 def test_every_gateway_says_the_same(cluster: LocalCluster, beside: FlaskClient) -> None:
-    theirs = requests.get(f"{cluster.url}/metrics", timeout=10)
+    theirs = requests.get(f"{cluster.url}/metrics", timeout=PATIENCE)
     assert theirs.status_code == 200
     here_and_there = (theirs.text, beside.get("/metrics").text)
     there, here = (re.sub(r"(?m)^(dtq_redis_memory_bytes) .*$", r"\1", text) for text in here_and_there)

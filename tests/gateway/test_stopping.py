@@ -11,7 +11,7 @@ import pytest
 
 from dtq.queue.broker import Broker
 from tests.commands import Program
-from tests.helpers import wait_until
+from tests.helpers import PATIENCE, wait_until
 
 LARGE = 20_000_000  # bytes: no socket's buffer takes that many at once
 SLOW = """
@@ -97,7 +97,7 @@ def test_requests_that_run_or_wait_get_their_answers(gateway: SlowGateway, tmp_p
         (tmp_path / "go").touch()
         for number, connection in enumerate(connections):
             assert received(connection).endswith(b"answer %d" % number)
-    assert gateway.process.wait(20) == 0
+    assert gateway.process.wait(PATIENCE) == 0
     assert "Traceback" not in gateway.log.read_text()
 
 
@@ -109,7 +109,7 @@ def test_a_request_that_is_still_being_sent_is_answered(gateway: SlowGateway, br
         gateway.ask_to_end()
         connection.sendall(body[10:])
         assert connection.recv(1000).startswith(b"HTTP/1.1 201 ")
-    assert gateway.process.wait(20) == 0
+    assert gateway.process.wait(PATIENCE) == 0
     (task,) = broker.tasks()
     assert bytes(task.data) == b'"half and half"'
 
@@ -120,7 +120,7 @@ def test_an_answer_of_any_length_arrives_as_a_whole(gateway: SlowGateway) -> Non
         assert connection.recv(1000).startswith(b"HTTP/1.0 200 ")
         gateway.ask_to_end()
         assert received(connection).endswith(b"x" * (LARGE - 1000))
-    assert gateway.process.wait(20) == 0
+    assert gateway.process.wait(PATIENCE) == 0
 
 
 def test_who_only_keeps_a_connection_open_is_not_waited_for(gateway: SlowGateway) -> None:
@@ -128,7 +128,7 @@ def test_who_only_keeps_a_connection_open_is_not_waited_for(gateway: SlowGateway
         connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
         assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
         gateway.ask_to_end()
-        assert gateway.process.wait(20) == 0
+        assert gateway.process.wait(PATIENCE) == 0
     assert not gateway.note.exists()
 
 
@@ -138,5 +138,5 @@ def test_a_second_signal_ends_it_although_a_request_runs(gateway: SlowGateway) -
         wait_until(lambda: gateway.heard(1), what="it runs")
         gateway.ask_to_end()
         gateway.signal(signal.SIGTERM)
-        assert gateway.process.wait(20) == 0
+        assert gateway.process.wait(PATIENCE) == 0
         assert connection.recv(1000) == b"", "no answer"

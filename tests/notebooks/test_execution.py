@@ -8,7 +8,7 @@ import pytest
 from tests.notebooks.execution import Execution
 from tests.notebooks.workbook import NOTEBOOKS, Notebook
 
-pytestmark = pytest.mark.timeout(300)  # their experiments take their time, more so on a busy machine
+pytestmark = pytest.mark.timeout(1200)  # their experiments take their time, more so on a busy machine
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
 Execute = Callable[[Path, bool], Execution]
 

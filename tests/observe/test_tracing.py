@@ -18,7 +18,7 @@ from dtq.lab.cluster.local_cluster import LocalCluster
 from dtq.lab.witness import traces
 from dtq.processes.program import dtq
 from dtq.queue.task import Status
-from tests.helpers import ROOT, wait_until
+from tests.helpers import PATIENCE, ROOT, wait_until
 
 HANDLERS = """
 import time
@@ -68,7 +68,9 @@ def python(code: str, **environment: str) -> "subprocess.CompletedProcess[str]":
 
 
 def run(command: list[str], **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        command, env=os.environ | environment, capture_output=True, text=True, timeout=PATIENCE
+    )
 
 
 def submit(cluster: LocalCluster, *arguments: str, **environment: str) -> str:
@@ -89,7 +91,7 @@ def runs(cluster: LocalCluster, task_id: str) -> pd.DataFrame:
 
 def finished(cluster: LocalCluster, task_id: str) -> pd.DataFrame:
     """The spans of a task, once it is completed and its worker has heard so."""
-    task = cluster.client.wait(task_id, timeout=30, progress=False)
+    task = cluster.client.wait(task_id, timeout=PATIENCE, progress=False)
     assert task.status == Status.COMPLETED
     wait_until(lambda: "completed" in set(runs(cluster, task_id)["outcome"]), what="the last run is exported")
     return spans(cluster, task_id)
@@ -193,7 +195,7 @@ def test_without_a_valid_context_the_gateway_begins_a_trace(cluster: LocalCluste
 def test_who_says_that_a_trace_is_not_sampled_is_heard(cluster: LocalCluster) -> None:
     headers = {"traceparent": f"00-{32 * 'a'}-{16 * 'b'}-00", "tracestate": "a=1"}
     answer = requests.post(f"{cluster.url}/tasks", json={"type": "noop", "data": None}, headers=headers)
-    task = cluster.client.wait(answer.json()["task_id"], timeout=30, progress=False)
+    task = cluster.client.wait(answer.json()["task_id"], timeout=PATIENCE, progress=False)
     assert task.status == Status.COMPLETED
     assert task.traceparent.startswith(f"00-{32 * 'a'}-")
     last = finished(cluster, submit(cluster, "noop"))  # by then the other one's spans would be there

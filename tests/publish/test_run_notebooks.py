@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import wait_until
+from tests.helpers import PATIENCE, wait_until
 from tests.notebooks.processes import leftovers
 from tests.notebooks.workbook import Notebook
 
@@ -73,7 +73,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def finished(process: subprocess.Popen[str]) -> tuple[int, str]:
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=PATIENCE)
     return process.returncode, output
 
 
@@ -147,7 +147,7 @@ def test_a_folder_without_notebooks_is_said(tmp_path: Path, start: Start) -> Non
 def test_nothing_outlives_it_when_it_is_stopped(tmp_path: Path, start: Start, number: signal.Signals) -> None:
     write(tmp_path, week9_1_endless=ENDLESS)
     process = start("all")
-    wait_until((tmp_path / "notebooks/ready").exists, timeout=30, what="the notebook is in its last cell")
+    wait_until((tmp_path / "notebooks/ready").exists, what="the notebook is in its last cell")
     assert len(leftovers(tmp_path)) >= 5, "the command, its kernel, Redis, the gateway, a worker"
 
     os.killpg(process.pid, number)

@@ -58,19 +58,24 @@ class Started:
         """All that it has said so far."""
         return self._output.read_text()
 
-    def says(self, text: str, timeout: float = 10.0) -> None:
+    def says(self, text: str) -> None:
         """Waits until its log has this text."""
-        wait_until(lambda: text in self.log(), timeout, f"{self.name} says {text!r}")
+        wait_until(lambda: text in self.log(), f"{self.name} says {text!r}", self._last_words)
 
     def signal(self, number: int) -> None:
         self._processes.signal(self.name, number)
 
-    def exit_code(self, timeout: float = 10.0) -> int:
+    def exit_code(self) -> int:
         """Waits for its end."""
-        return exit_code(self._processes, self.name, timeout)
+        return exit_code(self._processes, self.name)
 
     def is_registered(self) -> bool:
         return shows(self._broker, id=self.name)
+
+    def _last_words(self) -> str:
+        """Once it has ended."""
+        code = self._processes.exit_code(self.name)
+        return "" if code is None else f"it ended with {code}\n{self.log()}"
 
 
 def shows(broker: Broker, **fields: Any) -> bool:

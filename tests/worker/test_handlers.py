@@ -18,7 +18,7 @@ from dtq.worker.worker import Worker
 from tests.helpers import new_task
 from tests.steps import claim_new
 
-pytestmark = pytest.mark.timeout(120, method="thread")  # the other method's timer is the worker's here
+pytestmark = pytest.mark.timeout(method="thread")  # the other method's timer is the worker's here
 
 NAME = "worker-1"
 

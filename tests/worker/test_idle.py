@@ -17,8 +17,8 @@ from tests.helpers import new_task, wait_until
 from tests.worker.conftest import Gate, Started
 
 SOUND = {  # asleep longer than a test lasts
-    "patch": "import dtq.worker.worker; dtq.worker.worker.IDLE_WAIT = 60",
-    "query": "?socket_timeout=100",
+    "patch": "import dtq.worker.worker; dtq.worker.worker.IDLE_WAIT = 600",
+    "query": "?socket_timeout=1000",
 }
 
 
@@ -48,7 +48,7 @@ class Counting(Broker):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-@pytest.mark.timeout(60, method="thread")
+@pytest.mark.timeout(method="thread")
 def test_an_idle_worker_looks_once_for_each_wait(
     broker: Broker, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,7 +91,7 @@ class Failing(Broker):
             raise
 
 
-@pytest.mark.timeout(60, method="thread")
+@pytest.mark.timeout(method="thread")
 def test_both_threads_of_a_worker_meet_an_outage_and_one_tells_of_it(
     server: RedisServer,
     own: Broker,
@@ -199,7 +199,7 @@ class Forgetful(Broker):
         raise redis.ConnectionError("the reply was lost")
 
 
-@pytest.mark.timeout(60, method="thread")
+@pytest.mark.timeout(method="thread")
 @pytest.mark.parametrize(
     ("error", "says", "processed"),
     [

@@ -16,7 +16,7 @@ StartWorker = Callable[..., Started]
 def test_the_task_of_a_killed_worker_goes_to_another(
     make_broker: Callable[..., Broker], start_worker: StartWorker, gate: Gate
 ) -> None:
-    broker = make_broker(heartbeat=0.2, lease=1.0)
+    broker = make_broker(heartbeat=0.2, lease=3)
     task = new_task("gate", str(gate.folder))
     victim = start_worker(broker, "worker-1")
     broker.submit([task])
@@ -59,7 +59,7 @@ def take_over(broker: Broker) -> Stored:
 def test_a_worker_that_was_frozen_goes_on_without_its_late_result(
     make_broker: Callable[..., Broker], start_worker: StartWorker, gate: Gate
 ) -> None:
-    broker = make_broker(heartbeat=0.2, lease=1.0)
+    broker = make_broker(heartbeat=0.2, lease=3)
     task, later = new_task("gate", str(gate.folder)), new_task("process", "more")
     worker = start_worker(broker)
     broker.submit([task])
@@ -85,7 +85,7 @@ def test_a_worker_that_was_frozen_goes_on_without_its_late_result(
 def test_a_worker_whose_task_was_given_away_says_so_while_it_runs(
     make_broker: Callable[..., Broker], start_worker: StartWorker, gate: Gate
 ) -> None:
-    broker = make_broker(heartbeat=0.2, lease=1.0)
+    broker = make_broker(heartbeat=0.2, lease=3)
     task = new_task("gate", str(gate.folder))
     worker = start_worker(broker)
     broker.submit([task])

@@ -127,7 +127,7 @@ def test_a_time_limit_is_raised_in_the_handler_and_the_next_task_runs(
 def test_a_handler_that_ignores_its_limit_ends_its_worker(
     make_broker: Callable[..., Broker], start_worker: StartWorker
 ) -> None:
-    broker = make_broker(heartbeat=0.1, lease=1.0)
+    broker = make_broker(heartbeat=0.1, lease=3)
     deaf, neighbour = new_task("deaf"), new_task()
     broker.submit([deaf, neighbour])
     worker = start_worker(broker, patch="from dtq.worker import interrupts; interrupts.LAST_WORDS = 0.2")

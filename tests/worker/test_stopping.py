@@ -20,7 +20,7 @@ from tests.helpers import new_task, wait_until
 from tests.steps import stored
 from tests.worker.conftest import Gate, Started, shows
 
-in_this_thread = pytest.mark.timeout(60, method="thread")  # the other method's timer is the worker's here
+in_this_thread = pytest.mark.timeout(method="thread")  # the other method's timer is the worker's here
 StartWorker = Callable[..., Started]
 
 
@@ -33,8 +33,11 @@ def start_gate(broker: Broker, gate: Gate, **options: Any) -> NewTask:
 
 
 def test_an_idle_worker_goes_at_once_and_says_goodbye(broker: Broker, start_worker: StartWorker) -> None:
-    sound = "import dtq.worker.worker; dtq.worker.worker.IDLE_WAIT = 4"
-    workers = [start_worker(broker, name, patch=sound, ready="") for name in ("worker-1", "worker-2")]
+    sound = "import dtq.worker.worker; dtq.worker.worker.IDLE_WAIT = 600"  # longer than its end is awaited
+    workers = [
+        start_worker(broker, name, patch=sound, query="?socket_timeout=1000", ready="")
+        for name in ("worker-1", "worker-2")
+    ]
     for worker in workers:
         worker.says("ready")
         assert worker.is_registered()
@@ -42,7 +45,7 @@ def test_an_idle_worker_goes_at_once_and_says_goodbye(broker: Broker, start_work
     for worker, number in zip(workers, (signal.SIGTERM, signal.SIGINT), strict=True):
         worker.signal(number)
 
-        assert worker.exit_code(timeout=3) == 0
+        assert worker.exit_code() == 0
         assert not worker.is_registered()
         assert worker.log().splitlines()[-1].endswith("INFO stopped after 0 tasks, 0 given back")
 

@@ -162,7 +162,7 @@ class LocalCluster:
             running = self.broker.tasks(Status.PROCESSING)
             return next((task.worker_id for task in running if task.worker_id in self.workers), None)
 
-        return until(busy, "a worker has a task in its hands. Submit some tasks first.")
+        return until(busy, "a worker has a task in its hands. Submit some tasks first.", PATIENCE / 4)
 
     def kill_redis(self) -> str:
         """Ends the Redis server at once, as `kill -9` does; of several, the primary. Its append-only file

@@ -7,7 +7,7 @@ from typing import TypeVar
 from dtq.errors import DtqError
 
 T = TypeVar("T")
-PATIENCE = 30.0  # seconds in which something must have happened that takes a few at most
+PATIENCE = 120.0  # seconds for what takes a few at most, unless the machine has much else to do
 
 
 def until(seen: Callable[[], T | None], what: str, patience: float = PATIENCE) -> T:

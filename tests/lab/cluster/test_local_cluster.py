@@ -15,7 +15,7 @@ from jupyter_client.manager import KernelManager
 from dtq.errors import DtqError
 from dtq.lab.cluster.local_cluster import LocalCluster
 from dtq.queue.task import Status
-from tests.helpers import alive, family, wait_until
+from tests.helpers import PATIENCE, alive, family, wait_until
 
 START = """
 from dtq.lab import LocalCluster
@@ -41,7 +41,7 @@ def gone(pids: list[int]) -> bool:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    with LocalCluster(workers=2, heartbeat=0.25, lease=1.0) as cluster:
+    with LocalCluster(workers=2, heartbeat=0.25, lease=4.0) as cluster:
         yield cluster
 
 
@@ -63,7 +63,7 @@ def test_workers_are_added_stopped_and_killed(cluster: LocalCluster) -> None:
 
 
 def test_a_busy_worker_is_paused_and_resumed(cluster: LocalCluster) -> None:
-    task_id = cluster.client.submit("sleep", 0.3)
+    task_id = cluster.client.submit("sleep", 2)
     name = cluster.pause_worker()
     assert cluster.client.get(task_id).worker_id == name
     cluster.resume_worker(name)
@@ -143,7 +143,7 @@ class Kernel:
         self.manager.start_kernel()
         self.client = self.manager.blocking_client()
         self.client.start_channels()
-        self.client.wait_for_ready(timeout=60)
+        self.client.wait_for_ready(timeout=PATIENCE)
         supervisor = int(self.run(START))
         self.supervisor, self.pids = supervisor, family(supervisor)
         assert len(self.pids) == 6  # supervisor, its guard, Redis, gateway, two workers
@@ -152,7 +152,9 @@ class Kernel:
         """What the code has printed."""
         said: list[str] = []
         reply = self.client.execute_interactive(
-            code, timeout=60, output_hook=lambda message: said.append(message["content"].get("text", ""))
+            code,
+            timeout=PATIENCE,
+            output_hook=lambda message: said.append(message["content"].get("text", "")),
         )
         assert reply["content"]["status"] == "ok", reply
         return "".join(said)
@@ -179,9 +181,9 @@ def test_nothing_is_left_after_a_stop_in_a_notebook(kernel: Kernel) -> None:
 
 def test_an_interrupt_leaves_the_cluster_at_work_and_nothing_after_the_end(kernel: Kernel) -> None:
     kernel.client.execute("cluster.client.wait(ids)")
-    wait_until(lambda: kernel.client.get_iopub_msg(timeout=10)["msg_type"] == "stream", what="it waits")
+    wait_until(lambda: kernel.client.get_iopub_msg(timeout=PATIENCE)["msg_type"] == "stream", what="it waits")
     kernel.manager.interrupt_kernel()
-    reply = kernel.client.get_shell_msg(timeout=10)
+    reply = kernel.client.get_shell_msg(timeout=PATIENCE)
     assert reply["content"]["ename"] == "KeyboardInterrupt"
     assert all(map(alive, kernel.pids))
     assert kernel.run(SUBMITS) == "completed\n"
@@ -192,13 +194,13 @@ def test_an_interrupt_leaves_the_cluster_at_work_and_nothing_after_the_end(kerne
 def test_nothing_is_left_after_a_kernel_restart(kernel: Kernel) -> None:
     kernel.manager.restart_kernel()
     wait_until(lambda: gone(kernel.pids), what="all is gone")
-    kernel.client.wait_for_ready(timeout=60)
+    kernel.client.wait_for_ready(timeout=PATIENCE)
     assert kernel.run("print(1)") == "1\n"
 
 
 def test_nothing_is_left_after_kill_9_of_the_kernel_in_the_middle_of_a_run(kernel: Kernel) -> None:
     kernel.client.execute("cluster.client.wait(ids)")
-    wait_until(lambda: kernel.client.get_iopub_msg(timeout=10)["msg_type"] == "stream", what="it waits")
+    wait_until(lambda: kernel.client.get_iopub_msg(timeout=PATIENCE)["msg_type"] == "stream", what="it waits")
     os.kill(kernel.manager.provisioner.pid, signal.SIGKILL)
     wait_until(lambda: gone(kernel.pids), what="all is gone")
     assert gone(kernel.pids)

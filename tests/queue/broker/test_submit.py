@@ -4,7 +4,7 @@ import pytest
 
 from dtq.errors import Refused
 from dtq.queue.broker import Broker
-from tests.helpers import new_task, wait_until
+from tests.helpers import PATIENCE, new_task
 from tests.steps import (
     awake,
     bury,
@@ -190,9 +190,9 @@ def test_delay(broker: Broker) -> None:
 def test_submissions_are_announced_and_wake_a_worker(broker: Broker) -> None:
     with broker.redis.pubsub(ignore_subscribe_messages=True) as watcher:
         watcher.subscribe(broker.keys.new)
-        assert watcher.get_message(timeout=5) is None  # the confirmation, which is ignored
+        assert watcher.get_message(timeout=PATIENCE) is None  # the confirmation, which is ignored
         task_id = submit(broker)
-        message = wait_until(lambda: watcher.get_message(timeout=1))
+        message = watcher.get_message(timeout=PATIENCE)
     assert message["data"].decode() == task_id
     assert awake(broker)
 
