@@ -268,7 +268,7 @@ def idle_worker(system: System, lives: int) -> Figures:
 def show_life(url: str, lives: int) -> int:
     """Sends what an idle worker sends in ten seconds, so many times; returns the number of calls."""
     with closing(Broker(url, Settings(_env_file=None))) as broker:
-        presence = WorkerInfo(
+        beating = WorkerInfo(
             id=f"nobody-{os.getpid()}",
             status="idle",
             current_task=None,
@@ -278,8 +278,8 @@ def show_life(url: str, lives: int) -> int:
         )
         calls: dict[Callable[[], object], float] = {
             broker.maintain: 10 / INTERVAL,
-            lambda: broker.heartbeat(presence): 10 / broker.settings.heartbeat,
-            lambda: broker.report_and_claim(presence.id, [], 1): 10 / IDLE_WAIT,
+            lambda: broker.heartbeat(beating): 10 / broker.settings.heartbeat,
+            lambda: broker.report_and_claim(beating.id, [], 1): 10 / IDLE_WAIT,
             lambda: broker.redis.zpopmin(broker.keys.wake): 10 / IDLE_WAIT,  # what the server does for a wait
         }
         for call, times in list(calls.items()) * lives:

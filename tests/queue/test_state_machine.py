@@ -516,7 +516,7 @@ class Queue(RuleBasedStateMachine):
     def _exchange(self, worker: str, outcomes: list[tuple[Handle, str]], n: int) -> None:
         claims = [(Handle(worker, handle.task), how) for handle, how in outcomes]
         reports = [self._report(handle, how) for handle, how in claims]
-        words = self._tell_model(list(zip(claims, reports, strict=True)))
+        words = self._expected_words(list(zip(claims, reports, strict=True)))
         if len(self.model.unordered) > 1:
             n = 0  # which of them comes next is not for the model to say
         expected = self.model.claim(worker, n) if n else []
@@ -535,7 +535,7 @@ class Queue(RuleBasedStateMachine):
         outcome, retries = ("timeout" if how == "timeout" else "failed"), (0 if how == "hopeless" else 2)
         return Failed(task, 0.0, ended, outcome, how, retries)  # type: ignore[arg-type]
 
-    def _tell_model(self, said: list[tuple[tuple[Handle, str], Completed | Failed]]) -> list[str]:
+    def _expected_words(self, said: list[tuple[tuple[Handle, str], Completed | Failed]]) -> list[str]:
         """What the verdicts should be."""
         return [
             self.model.complete(handle, report.result)

@@ -10,7 +10,7 @@ from dtq.queue.broker import Broker
 from dtq.queue.worker_info import WorkerInfo
 
 
-def test_a_presence_comes_back_as_it_was_told_with_the_times_of_redis(broker: Broker) -> None:
+def test_what_a_worker_says_comes_back_with_the_times_of_redis(broker: Broker) -> None:
     told = WorkerInfo(
         id="wörker 1", status="busy", current_task="t-1", tasks_processed=2**40, host="h.local", pid=4711
     )
@@ -57,6 +57,6 @@ def test_fields_of_a_newer_version_do_no_harm() -> None:
 
 
 @pytest.mark.parametrize("document", [b"", b"{}", b'{"id":"w"}', b"[]", b"no json"])
-def test_what_is_no_presence_is_refused(document: bytes) -> None:
+def test_what_says_nothing_of_a_worker_is_refused(document: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
         worker_info.parse(document)
