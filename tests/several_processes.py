@@ -35,6 +35,7 @@ class Shares(LoadScopeScheduling):
         return nodeid if file == SPREAD else file
 
 
+@pytest.hookimpl(tryfirst=True)  # else xdist answers for itself
 def pytest_xdist_auto_num_workers() -> int:
     """Most tests wait for other processes most of the time."""
     return 2 * (os.cpu_count() or 1)

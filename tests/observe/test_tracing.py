@@ -59,7 +59,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     directory: Path = tmp_path_factory.mktemp("traced")
     (directory / "handlers.py").write_text(HANDLERS)
     env = {"DTQ_TRACE_FILE": str(directory / "spans"), "DTQ_BACKOFF_BASE": "0.05", "DTQ_DRAIN_TIMEOUT": "0.1"}
-    with LocalCluster(2, tasks=str(directory / "handlers.py"), env=env, directory=directory / "home") as it:
+    handlers, home = str(directory / "handlers.py"), directory / "home"
+    with LocalCluster(2, lease=4, tasks=handlers, env=env, directory=home) as it:
         yield it
 
 

@@ -177,7 +177,7 @@ class LocalCluster:
         """Starts the Redis server again, at the same address, with what it had written down."""
         self.servers.start()
 
-    def wait_idle(self, timeout: float = 60.0) -> None:
+    def wait_idle(self, timeout: float = PATIENCE) -> None:
         """Returns when no task waits to be started, or runs.
 
         Raises:
