@@ -1,7 +1,8 @@
 """dtq: a small distributed task queue to learn from. A Flask gateway and workers coordinate through Redis.
 
-Read in this order: `keys` (what is in Redis), `task` (what a task is), `broker` and `lua/` (how it moves),
-`worker` (who runs it), `gateway` (how it is submitted and watched).
+Read in this order: `queue` (tasks, their keys in Redis and each transition), `worker` (runs the tasks) and
+`gateway` (the queue over HTTP). Then `processes` (starts and restarts programs), `observe` (logs, figures and
+traces), `doctor` (checks a running queue), `cli` (the `dtq` command) and `lab` (what the notebooks need).
 """
 
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """`Client` is loaded when it is first asked for: a worker needs no HTTP client, and should start fast."""
+    """Loads `Client` on first use: a worker needs no HTTP client and should start fast."""
     if name == "Client":
         from dtq.client import Client
 

@@ -1,4 +1,4 @@
-"""Where the gateway of a folder listens. The gateway writes it down, and who looks for a gateway reads it."""
+"""The address of a folder's gateway. The gateway writes it into a file, and its clients read it there."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,7 @@ def path(home: Path) -> Path:
 
 
 def announce(home: Path, url: str) -> None:
-    """Says that this process listens at `url`. Readers see all of it, or nothing."""
+    """Writes down that this process listens at `url`. Readers see the whole file or none."""
     home.mkdir(parents=True, exist_ok=True)
     draft = home / f"gateway.{os.getpid()}"
     draft.write_bytes(msgspec.json.encode(Announcement(url, os.getpid())))
@@ -27,14 +27,14 @@ def announce(home: Path, url: str) -> None:
 
 
 def withdraw(home: Path) -> None:
-    """Takes this process's own word back; another's stays."""
+    """Deletes the file if this process has written it."""
     said = _read(home)
     if said and said.pid == os.getpid():
         path(home).unlink()
 
 
 def find(home: Path) -> str | None:
-    """The address of the gateway that runs in this folder; None where none does."""
+    """The address of the gateway that runs in this folder; None if none runs."""
     said = _read(home)
     return said.url if said and _lives(said.pid) else None
 

@@ -1,8 +1,8 @@
 """Client: the gateway's HTTP API from Python.
 
 Any request may be sent twice without harm, since each submission carries an idempotency key
-(https://docs.stripe.com/api/idempotent_requests). So it is sent again where an answer was lost, or the
-gateway asks to wait: up to four times, each time after as long as it says, but half a minute at most.
+(https://docs.stripe.com/api/idempotent_requests). So the client sends it again if the answer was lost or the
+gateway asks it to wait: up to four times, after the time that the gateway names, half a minute at most.
 """
 
 import json
@@ -30,18 +30,18 @@ from dtq.observe.stats import Stats
 from dtq.queue.task import Priority, Status, Task
 from dtq.queue.worker_info import WorkerInfo
 
-TIMEOUTS = (3.05, 30.0)  # seconds to connect (a bit over TCP's first repeat), and between bytes of an answer
+TIMEOUTS = (3.05, 30.0)  # seconds to connect (just over TCP's first retry), and between bytes of an answer
 AGAIN = Retry(
     total=4, backoff_factor=0.1, retry_after_max=30, allowed_methods=None,
     status_forcelist=(429, 502, 503, 504), raise_on_status=False,
 )  # fmt: skip
-BATCH, BATCH_BYTES = 1000, 1_000_000  # what the gateway takes at once: tasks, and a bit less than its 1 MiB
-ASKED = 100  # ids in one question: servers commonly read no more than 4,094 characters of a first line
+BATCH, BATCH_BYTES = 1000, 1_000_000  # limits of a batch: tasks, and bytes (the gateway takes 1 MiB)
+ASKED = 100  # ids in one request: many servers accept no more than 4,094 characters in its first line
 ENDED = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
-Ids: TypeAlias = list[str]  # names for what `Client` cannot spell, since its method `list` hides the type
+Ids: TypeAlias = list[str]  # inside `Client`, its method `list` hides the type of this name
 Tasks: TypeAlias = list[Task[Any]]
 Workers: TypeAlias = list[WorkerInfo]
-logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings tell of each new attempt
+logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would warn of each retry
 
 
 class Client:
@@ -51,7 +51,7 @@ class Client:
     Args:
         url: the gateway's address, as `http://host:port`. By default that of the gateway which runs in this
             folder, else port `PORT` (5000) of this machine.
-        api_key: what it shows to the gateway, by default `DTQ_API_KEY`; "" shows none.
+        api_key: the key that it sends to the gateway, by default `DTQ_API_KEY`; "" sends none.
     """
 
     def __init__(self, url: str | None = None, api_key: str | None = None) -> None:
@@ -63,7 +63,7 @@ class Client:
         self._session.trust_env = False  # no proxy leads to this machine's own addresses
         self._session.headers.update(_authorization(api_key))
         self._session.mount(self.url, HTTPAdapter(pool_maxsize=32, max_retries=AGAIN))
-        # Of the system's health, 503 is an answer and no reason to ask again.
+        # For /health, 503 is an answer and no reason to ask again.
         once = AGAIN.new(status_forcelist=(), respect_retry_after_header=False)
         self._session.mount(f"{self.url}/health", HTTPAdapter(max_retries=once))
 
@@ -97,11 +97,11 @@ class Client:
         return ids
 
     def get(self, task_id: str) -> Task[Any]:
-        """The task as it is now. ApiError: there is none of this id (any more)."""
+        """The task as it is now. ApiError: there is no task of this id (any more)."""
         return msgspec.convert(self._ask("GET", "tasks", task_id), Task[Any], strict=False)
 
     def list(self, status: str | None = None, type: str | None = None, limit: int = 50) -> Tasks:
-        """The newest tasks, of one status or one type if so asked, newest first."""
+        """The newest tasks, newest first, all of them or those of one status or type."""
         return self._tasks("tasks", status=status, type=type, limit=limit)
 
     def wait(self, ids: str | Iterable[str], timeout: float | None = None, progress: bool = True) -> Any:
@@ -128,7 +128,7 @@ class Client:
         return done[ids] if isinstance(ids, str) else [done[task_id] for task_id in wanted]
 
     def cancel(self, task_id: str) -> None:
-        """Cancels a task, and what depends on it. ApiError: it was started already."""
+        """Cancels a task that waits to run, and what depends on it. ApiError: it does not wait any more."""
         self._ask("DELETE", "tasks", task_id)
 
     def workers(self) -> Workers:
@@ -136,7 +136,7 @@ class Client:
         return msgspec.convert(self._ask("GET", "workers")["workers"], Workers, strict=False)
 
     def health(self) -> dict[str, Any]:
-        """How the system is: `status` (healthy, degraded, unhealthy), and how many tasks are where."""
+        """The system's `status` (healthy, degraded, unhealthy), and how many tasks are in each place."""
         return dict(self._ask("GET", "health", accepted=503))
 
     def stats(self, window: float = 60) -> Stats:
@@ -181,7 +181,7 @@ class Client:
             return self._ask("POST", *path, data=document, headers=headers | context)
 
     def _ask(self, method: str, *path: str | None, accepted: int = 200, **options: Any) -> Any:
-        """The answer to a request as Python data, where its status says yes or is the `accepted` one."""
+        """Sends a request. Returns the answer as Python data if its status is a success or `accepted`."""
         url = "/".join([self.url, *(quote(part, safe="") for part in path if part is not None)])
         try:
             answer = self._session.request(method, url, timeout=TIMEOUTS, **options)
@@ -232,7 +232,7 @@ def _batches(documents: Iterable[bytes]) -> Iterator[list[bytes]]:
 
 
 def _pause(began: float, asked: float, timeout: float | None, left: Ids) -> None:
-    """Between two looks: 20 ms at first, 250 ms later, and three times as long as the last look took."""
+    """Sleeps between two requests: 20 ms, later up to 250 ms; at least three times what the last one took."""
     now = time.monotonic()
     remaining = math.inf if timeout is None else began + timeout - now
     if remaining <= 0:

@@ -19,17 +19,17 @@ def _redis_url(url: str) -> str:
         if "Port" not in str(error):
             raise
         reason = "its port must be a number in 0-65535, and special characters of a password %2F and the like"
-        raise ValueError(reason) from None  # the original quotes what may be a part of the password
+        raise ValueError(reason) from None  # the original text may quote a part of the password
     return url
 
 
 def _without_password(url: str) -> str:
-    """The url as it may be shown."""
+    """The url with its password masked."""
     return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"^(\w+://)?.*@", r"\1***@", url))
 
 
 def addresses(text: str) -> list[tuple[str, int]]:
-    """The Sentinels of a list like `10.0.0.1:26379,10.0.0.2`, as hosts and ports."""
+    """The hosts and ports of Sentinels in a list like `10.0.0.1:26379,10.0.0.2`."""
     try:
         parts = [urlsplit(f"//{address.strip()}") for address in text.split(",")]
         found = [(part.hostname or "", part.port or 26379) for part in parts]
@@ -57,7 +57,7 @@ MaybeZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # seconds
 
 
 class Settings(BaseSettings):
-    """All that can be set. A field `lease` is read from `DTQ_LEASE`, where no other name is given."""
+    """All settings. A field such as `lease` is read from `DTQ_LEASE`, unless it has an alias."""
 
     model_config = SettingsConfigDict(
         env_prefix="DTQ_", env_file=".env", env_ignore_empty=True, extra="ignore", populate_by_name=True
@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     redis_service: str = Field("dtq", description="name by which the Sentinels know the primary")
     redis_cluster: bool = Field(False, description="the server is a node of a Redis Cluster")
     wait_replicas: int = Field(0, ge=0, description="replicas that have a task before it is acknowledged")
-    sentinel_password: SecretStr | None = Field(None, description="of the Sentinels, if they ask for one")
+    sentinel_password: SecretStr | None = Field(None, description="password of the Sentinels")
     home: Path = Field(Path(".dtq"), description="folder of the embedded Redis server's data and address")
 
     host: str = Field("127.0.0.1", description="address the gateway listens on")
@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     auth: Literal["auto", "required", "off"] = Field(
         "auto", description="API keys: auto needs them wherever the gateway listens beyond this machine"
     )
-    api_key: SecretStr | None = Field(None, description="what client and commands show to the gateway")
+    api_key: SecretStr | None = Field(None, description="key that client and commands send to the gateway")
     rate_limit: Annotated[str, AfterValidator(_rate_limit)] | None = Field(
         None,
         description="calls for each key or address, as `50/second`; off: none; by default with keys only",
@@ -112,15 +112,15 @@ class Settings(BaseSettings):
 
     @property
     def url(self) -> str | None:
-        """The Redis server that was asked for, or None where the embedded one is to be used.
+        """The URL of the Redis server that the settings name, or None for the embedded one.
 
         Raises:
-            ConfigError: a Cluster was asked for, but none of its nodes is named.
+            ConfigError: the server is in a Cluster, but none of its nodes is named.
         """
         if self.redis_cluster and not (self.redis_url or self.redis_host):
             raise ConfigError("DTQ_REDIS_CLUSTER is set, but not where: name one of its nodes in REDIS_URL.")
         if self.redis_sentinels and not self.redis_url:
-            return f"redis://{self.redis_service}/0"  # they know the host
+            return f"redis://{self.redis_service}/0"  # the Sentinels know the host
         if self.redis_url or not self.redis_host:
             return self.redis_url
         host = f"[{self.redis_host}]" if ":" in self.redis_host else self.redis_host

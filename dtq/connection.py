@@ -1,7 +1,7 @@
 """Connections to Redis: to one server, to the primary that Sentinels name, or to a Redis Cluster.
 
-All keys of a queue lie in one slot of a Cluster, so one node has them all and `redis.Redis` suffices: its
-pool for Sentinels asks at each new connection where the primary is, and of a slot any node can tell that.
+All keys of a queue lie in one slot of a Cluster, so one node has them all and `redis.Redis` suffices. Its
+pool for Sentinels asks for the primary at each new connection; any node of a Cluster knows that of a slot.
 `redis.RedisCluster` is made for keys in many slots: its pipelines refuse EVALSHA and TIME, which claims and
 figures need, and it sends commands again by rules of its own.
 """
@@ -29,7 +29,7 @@ from redis.sentinel import (
 from dtq.config import Settings, addresses
 from dtq.errors import ConfigError
 
-TAGGED = re.compile(r"[^{]*\{[^}]+\}")  # a Cluster takes a key's slot from what is in its first braces
+TAGGED = re.compile(r"[^{]*\{[^}]+\}")  # a Cluster computes a key's slot from the text in its first braces
 ASK_TIMEOUT = 0.5  # seconds that a Sentinel or a node may take to say where the primary is
 
 
@@ -83,13 +83,13 @@ def connect(
     """A client of the server that has the queue. It connects when its first command is sent.
 
     Args:
-        url: the server, or any node of the Cluster. With Sentinels, who know the host, the rest of it: user,
-            password, database, and TLS, which holds for the Sentinels too. Its query may set what redis-py
-            knows, as in `rediss://user:password@host:6380/0?ssl_ca_certs=/etc/ca.pem`.
-        settings: the Sentinels or the Cluster, if any.
-        retries: how often a command is sent again whose reply was lost.
+        url: the server, or any node of the Cluster. Sentinels know the host; of the url then only user,
+            password, database and TLS count, and TLS counts for the Sentinels too. Its query may set options
+            of redis-py, as in `rediss://user:password@host:6380/0?ssl_ca_certs=/etc/ca.pem`.
+        settings: name the Sentinels or the Cluster, if any.
+        retries: how often a command is sent again if its reply was lost.
         timeout: seconds to connect, and to wait for a reply; by default redis-py's.
-        options: more of what redis-py knows.
+        options: more options of redis-py.
 
     Raises:
         ConfigError: the settings contradict each other.
@@ -103,7 +103,7 @@ def connect(
 
 
 def _follow(settings: Settings, given: dict[str, Any]) -> Redis:
-    """A client that asks others where the primary is, with the options `given` once it knows."""
+    """A client that asks Sentinels or nodes for the primary and connects to it with the options `given`."""
     if "path" in given:
         raise ConfigError("Sentinels and a Cluster are not on a unix socket: REDIS_URL must be redis://…")
     host, port = given.pop("host", "localhost"), given.pop("port", 6379)
@@ -135,12 +135,12 @@ def _slot(settings: Settings) -> str:
 
 
 class _Sentinels(Sentinel):
-    """Asks one after the other, and hangs up."""
+    """Asks one Sentinel after the other, and closes the connections."""
 
     def discover_master(self, service_name: str) -> Any:
         try:
             return cast(Any, super()).discover_master(service_name)
-        except MasterNotFoundError:  # it quotes all that is known of each Sentinel
+        except MasterNotFoundError:  # its text lists all that redis-py knows of each Sentinel
             said = f"No Sentinel that answers us knows a running primary called {service_name!r}"
             raise MasterNotFoundError(said) from None
         finally:
@@ -149,14 +149,14 @@ class _Sentinels(Sentinel):
 
 
 class _Nodes:
-    """Does for the slots of a Cluster what Sentinels do for services: says where the primary is."""
+    """The nodes of a Cluster: they know the primary of a slot, as Sentinels know the primary of a service."""
 
     def __init__(self, seed: tuple[str, int], asking: dict[str, Any]) -> None:
         self._seed, self._asking = seed, asking
         self._known = [seed]
 
     def discover_master(self, slot: str) -> tuple[str, int]:
-        """Asks the last primary first: who gave a slot away is the first to know."""
+        """Asks the last primary first: a node that gave its slot away is the first to know where it is."""
         failures = []
         for host, port in self._known:
             try:
@@ -184,7 +184,7 @@ class _Nodes:
 
 
 class _Follower(SentinelManagedConnection):
-    """Ends when the node refuses the slot, so that the next connection asks where it is now."""
+    """A connection that closes when the node refuses the slot: the next one asks where the slot is now."""
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
         try:

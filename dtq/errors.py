@@ -1,4 +1,4 @@
-"""What can go wrong, each as one class whose text is one sentence for the person who reads it."""
+"""The errors that dtq raises: a class for each kind, with one sentence for the person who reads it."""
 
 
 class DtqError(Exception):

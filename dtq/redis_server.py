@@ -1,4 +1,4 @@
-"""Finds the Redis server that was asked for, or runs the embedded one: Valkey, an open-source Redis."""
+"""Finds the Redis server that the settings name, or runs the embedded one: Valkey, an open-source Redis."""
 
 import fcntl
 import json
@@ -22,7 +22,7 @@ from dtq.config import Settings
 from dtq.errors import NoServerError
 from dtq.processes.children import Children
 
-TRIES = 5  # free ports that may be taken by somebody else before the server binds them
+TRIES = 5  # free ports that another process may take before the server binds them
 START_TIMEOUT = 30.0  # seconds; a large append-only file takes its time to load
 log = logging.getLogger("dtq.redis")
 
@@ -43,7 +43,7 @@ def find_program() -> str:
 
 
 class Runner(Protocol):
-    """Who runs processes: `Children`, or one that does it elsewhere."""
+    """Runs processes: `Children`, or another class with these methods."""
 
     def start(self, name: str, command: Sequence[str], *, output: Path | None = None) -> int: ...
     def exit_code(self, name: str) -> int | None: ...
@@ -51,16 +51,16 @@ class Runner(Protocol):
 
 
 class RedisServer:
-    """A Redis server on this machine alone, which keeps what it acknowledged in an append-only file.
+    """A Redis server for this machine only. It keeps what it has acknowledged in an append-only file.
 
     Args:
         directory: for its data and its log.
-        port: 0 takes a free one, and the same again at the next start.
+        port: its port; 0 takes a free one, and the same again at the next start.
         appendfsync: when it writes to the disk: "always" or "everysec", which may forget the last second.
-        processes: who runs it.
+        processes: runs the server; by default `Children` of its own.
         options: more directives, each as in a configuration file: `{"replicaof": "127.0.0.1 6379"}`. With
-            `requirepass` the url holds the password; with `tls-cert-file` the server speaks TLS alone.
-        name: by which the one who runs processes knows it.
+            `requirepass` the url holds the password; with `tls-cert-file` the server accepts only TLS.
+        name: its name among the processes.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """Its address, with the password and the authority of its certificate, where it has them."""
+        """Its address, with the password and the certificate authority, if it has them."""
         password = quote(self.options.get("requirepass", ""), safe="")
         address = f"{f':{password}@' if password else ''}127.0.0.1:{self.port}/0"
         if "tls-cert-file" not in self.options:
@@ -86,7 +86,7 @@ class RedisServer:
         return f"rediss://{address}?ssl_ca_certs={quote(self.options['tls-ca-cert-file'])}"
 
     def start(self) -> Self:
-        """Returns when the server answers.
+        """Starts the server; returns when it answers.
 
         Raises:
             NoServerError: it does not start; with the last line of its log.
@@ -128,7 +128,7 @@ class RedisServer:
         return [find_program(), *chain.from_iterable(words)]
 
     def _answers(self) -> bool:
-        """Waits until it does; False where its process has ended, most likely because its port was taken."""
+        """Waits for an answer; False if there is none, most likely since its port was taken and it ended."""
         end = time.monotonic() + START_TIMEOUT
         while time.monotonic() < end and self._runner.exit_code(self.name) is None:
             if _pid_at(self.url) == self.pid:
@@ -138,14 +138,14 @@ class RedisServer:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """A port on which no process listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def locate(settings: Settings) -> str:
-    """The address of the server that was asked for, or of the embedded one that another process runs.
+    """The address of the server that the settings name, or of the embedded one that another process runs.
 
     Raises:
         NoServerError: none runs.
@@ -161,8 +161,8 @@ def locate(settings: Settings) -> str:
 
 @contextmanager
 def serve(settings: Settings) -> Iterator[str]:
-    """The address of the server that was asked for, or of the embedded one. That is started where none runs,
-    for the time of the block, on the same port as the last time, so that those who wait for it find it.
+    """The address of the server that the settings name, or of the embedded one. If that does not run, it is
+    started for the time of the block, on its last port, so that processes which wait for it find it.
 
     Raises:
         NoServerError: it does not start.
@@ -173,7 +173,7 @@ def serve(settings: Settings) -> Iterator[str]:
         return
     settings.home.mkdir(parents=True, exist_ok=True)
     with (settings.home / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # of two that start at once, the second joins the first
+        fcntl.flock(lock, fcntl.LOCK_EX)  # if two start at once, the second uses the server of the first
         running = _running(settings.home)
         server = None if running else _start_again(settings.home)
     try:
@@ -193,7 +193,7 @@ def _start_again(home: Path) -> RedisServer:
 
 
 def _running(home: Path) -> str | None:
-    """The address of the embedded server, if it is really that which answers there."""
+    """The address of the embedded server, if the server that answers there is really this one."""
     record = _record(home)
     return record["url"] if record and _pid_at(record["url"]) == record["pid"] else None
 
@@ -205,7 +205,7 @@ def _record(home: Path) -> dict[str, Any]:
 
 
 def _pid_at(url: str) -> int | None:
-    """The process id of the server that answers at `url`; None where none does, or not yet."""
+    """The process id of the server that answers at `url`; None if none answers, or none yet."""
     try:
         with redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=5) as client:
             return int(cast(Any, client.info("server"))["process_id"])

@@ -22,7 +22,7 @@ class PermanentError(DtqError):
 
 @dataclass
 class Context:
-    """What a handler may know beside its data.
+    """What a handler is given beside its data.
 
     Args:
         task_id: id of the task.
@@ -97,11 +97,11 @@ def load(module: str) -> None:
     except ModuleNotFoundError as error:
         if f"{module}.".startswith(f"{error.name}."):
             raise unknown from None
-        raise  # it is there, but something that it needs is not
+        raise  # the module is there, but one that it imports is not
 
 
 def _load_file(path: Path) -> None:
-    """Under its path: its name may be that of another module, as in `json.py`."""
+    """Imports a file under its path, since its name may be that of another module, as in `json.py`."""
     sys.path.insert(0, str(path.parent))
     spec = importlib.util.spec_from_file_location(str(path), path)
     assert spec
@@ -113,7 +113,7 @@ def _load_file(path: Path) -> None:
 # -------------------------------------------------------------------- built in
 
 
-MOST = 1e9  # for a number in a payload
+MOST = 1e9  # the largest number in a payload
 
 
 def _is_number(value: Any) -> bool:
@@ -130,7 +130,7 @@ def _number(data: Any, name: str, default: float) -> float:
 
 @task("process")
 def process(data: Any, context: Context) -> Any:
-    """Says what it was given, after the simulated work."""
+    """Returns its payload, after the simulated work."""
     time.sleep(context.work_time)
     return {"processed": data}
 
@@ -167,7 +167,7 @@ def sleep(data: Any, context: Context) -> float:
 
 @task("cpu")
 def cpu(data: Any, context: Context) -> int:
-    """Keeps a core busy for `data` seconds, or `{"seconds": 0.2}`; returns the rounds it made."""
+    """Keeps a core busy for `data` seconds, or `{"seconds": 0.2}`; returns how many rounds it made."""
     end, rounds = time.perf_counter() + _number(data, "seconds", 0.1), 0
     while time.perf_counter() < end:
         rounds += 1
@@ -200,4 +200,4 @@ def crash(data: Any, context: Context) -> str:
 
 @task("noop")
 def noop(data: Any, context: Context) -> None:
-    """Does nothing: what a queue itself costs."""
+    """Does nothing, to measure what the queue itself costs."""

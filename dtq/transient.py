@@ -1,4 +1,4 @@
-"""Redis may be away, or refuse, for a while: everybody who needs it waits, and says so once."""
+"""Redis may be away, or refuse commands, for a while. Clients wait, try again, and log the outage once."""
 
 import logging
 import threading
@@ -7,22 +7,17 @@ import redis
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ClusterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError
 
-# What a server answers that restarts, loads its data, changes roles, is full or misses replicas. It passes.
+# Errors of a server that restarts, loads its data, changes roles, is full or misses replicas. They pass.
 TRANSIENT = (
     redis.ConnectionError, redis.TimeoutError, ReadOnlyError, ClusterDownError, TryAgainError,
     OutOfMemoryError,
 )  # fmt: skip
-TRANSIENT_WORDS = (
-    "UNBLOCKED",
-    "NOREPLICAS",
-    "READONLY",
-    "MISCONF",
-    "maxmemory",
-)  # redis-py has no class for
+# Words in the text of those for which redis-py has no class.
+TRANSIENT_WORDS = ("UNBLOCKED", "NOREPLICAS", "READONLY", "MISCONF", "maxmemory")
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether Redis may do tomorrow what it could not do now."""
+    """Whether the error passes, so that the same command may succeed later."""
     return isinstance(error, TRANSIENT) or any(word in str(error) for word in TRANSIENT_WORDS)
 
 
@@ -30,7 +25,7 @@ class Outage:
     """Counts failures in a row and logs the change of state, not each failure. Threads may share one.
 
     Args:
-        log: where to say it.
+        log: gets the lines.
         cap: longest wait between two tries, seconds.
     """
 
@@ -41,7 +36,7 @@ class Outage:
         self._failures = 0
 
     def failed(self, error: redis.RedisError) -> float:
-        """Notes a failure; returns the seconds to wait before the next try. What does not pass is raised."""
+        """Counts a failure; returns the seconds to wait before the next try. Raises an error that stays."""
         if not is_transient(error):
             raise error
         with self._lock:
@@ -51,7 +46,7 @@ class Outage:
             return self._backoff.compute(min(self._failures, 16))
 
     def over(self) -> None:
-        """Notes a success."""
+        """Ends the outage, if there was one."""
         with self._lock:
             if self._failures:
                 self._log.warning("Redis is back after %d tries", self._failures)

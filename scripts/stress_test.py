@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Puts the queue under load and tells how it did: `dtq stress` by another name.
+"""Puts the queue under load and reports how fast it was: `dtq stress` by another name.
 
 python scripts/stress_test.py --tasks 500
 """

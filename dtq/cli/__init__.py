@@ -1,1 +1,1 @@
-"""The `dtq` command: `commands` has them all; what a person sees of the longer ones is in a module each."""
+"""The `dtq` command: `commands` defines all subcommands; the longer ones print from modules of their own."""

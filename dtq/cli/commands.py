@@ -26,7 +26,7 @@ SECONDS = click.FloatRange(min=0)
 
 
 class _Command(click.Group):
-    """Shows what dtq raises on purpose as one sentence, without a stack trace."""
+    """Shows dtq's own errors as one sentence, without a stack trace."""
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -60,11 +60,11 @@ def gateway(host: str | None, port: int | None) -> None:
 
 
 @main.command()
-@click.option("--processes", default=1, show_default=True, type=COUNT, help="how many workers")
+@click.option("--processes", default=1, show_default=True, type=COUNT, help="number of workers")
 @modules
 @click.option("--name", help="id of the worker  [default: worker-<random>]")
 def worker(processes: int, modules: tuple[str, ...], name: str | None) -> None:
-    """Run a worker, or several that are started again should they die."""
+    """Run a worker, or several; then each that dies is started again."""
     from dtq.processes.reexec import Successor
     from dtq.processes.supervise import keep
     from dtq.queue.broker import Broker
@@ -90,7 +90,7 @@ def worker(processes: int, modules: tuple[str, ...], name: str | None) -> None:
 
 
 @main.command()
-@click.option("--workers", default=3, show_default=True, type=click.IntRange(min=0), help="how many")
+@click.option("--workers", default=3, show_default=True, type=click.IntRange(min=0), help="number of workers")
 @click.option("--port", type=PORT, help="port of the gateway  [default: PORT or 5000]")
 @modules
 def up(workers: int, port: int | None, modules: tuple[str, ...]) -> None:
@@ -100,10 +100,10 @@ def up(workers: int, port: int | None, modules: tuple[str, ...]) -> None:
     from dtq.processes.supervise import keep
     from dtq.redis_server import free_port, serve
 
-    _load(modules)  # to hear of mistakes here, and not from each worker again and again
+    _load(modules)  # a module's mistake is reported here once, not by each worker again and again
     settings = _settings()
     port = (settings.port if port is None else port) or free_port()
-    listen(settings.host, port).close()  # a gateway that cannot would be started again and again
+    listen(settings.host, port).close()  # a gateway that cannot listen would be started again and again
     names = [f"worker-{n}" for n in range(1, workers + 1)]
     commands = {"gateway": dtq("gateway", "--port", str(port))}
     commands |= {name: _worker_command(name, modules) for name in names}
@@ -120,13 +120,11 @@ def up(workers: int, port: int | None, modules: tuple[str, ...]) -> None:
 @click.argument("type")
 @click.argument("data", default="null")
 @click.option("--priority", default="normal", show_default=True, type=click.Choice(["normal", "high"]))
-@click.option("--delay", default=0.0, type=SECONDS, help="seconds before it may start")
-@click.option(
-    "--depends-on", multiple=True, metavar="ID", help="task that must be completed before; repeatable"
-)
-@click.option("--max-retries", type=click.IntRange(min=0), help="instead of its type's")
-@click.option("--timeout", type=SECONDS, help="seconds that it may run, instead of its type's")
-@click.option("--wait", is_flag=True, help="wait for the end, print the result")
+@click.option("--delay", default=0.0, type=SECONDS, help="seconds before the task may start")
+@click.option("--depends-on", multiple=True, metavar="ID", help="task to be completed first; repeatable")
+@click.option("--max-retries", type=click.IntRange(min=0), help="retries, instead of those of the type")
+@click.option("--timeout", type=SECONDS, help="seconds that the task may run, instead of those of the type")
+@click.option("--wait", is_flag=True, help="wait until the task ends and print its result")
 def submit(type: str, data: str, wait: bool, **options: Any) -> None:
     """Submit a task (DATA: JSON or plain text) and print its id."""
     from dtq.client import Client
@@ -143,7 +141,7 @@ def submit(type: str, data: str, wait: bool, **options: Any) -> None:
 
 
 @main.command()
-@click.option("--watch", is_flag=True, help="draw it anew every half second, until Ctrl-C")
+@click.option("--watch", is_flag=True, help="redraw every half second until Ctrl-C")
 def status(watch: bool) -> None:
     """Show health, workers, queues and the last tasks."""
     from dtq.cli import status as table
@@ -152,14 +150,15 @@ def status(watch: bool) -> None:
 
 
 @main.command()
-@click.option("--tasks", "number", default=100, show_default=True, type=COUNT, help="how many")
-@click.option("--type", default="noop", show_default=True, help="of which type")
-@click.option("--data", default="null", help="payload of each, as JSON or plain text")
+@click.option("--tasks", "number", default=100, show_default=True, type=COUNT, help="number of tasks")
+@click.option("--type", default="noop", show_default=True, help="type of the tasks")
+@click.option("--data", default="null", help="payload of each task, as JSON or plain text")
 @click.option(
-    "--concurrency", default=8, show_default=True, type=click.IntRange(1, 32), help="who submit at a time"
-)
+    "--concurrency", default=8, show_default=True, type=click.IntRange(1, 32),
+    help="threads that submit at the same time",
+)  # fmt: skip
 def stress(number: int, type: str, data: str, concurrency: int) -> None:
-    """Submit many tasks at once and tell how fast they were done."""
+    """Submit many tasks at once and report how fast they were done."""
     from dtq.cli.stress import run
 
     sys.exit(run(number, type, _data(data), concurrency))
@@ -168,7 +167,7 @@ def stress(number: int, type: str, data: str, concurrency: int) -> None:
 @main.command(context_settings={"allow_interspersed_args": False})
 @click.argument("command", nargs=-1)
 def redis(command: tuple[str, ...]) -> None:
-    """Run a Redis command on the queue's server, or ask for several."""
+    """Run a Redis command on the queue's server, or open a prompt."""
     from dtq.cli.redis_prompt import RedisPrompt
     from dtq.redis_server import locate
 
@@ -182,14 +181,14 @@ def redis(command: tuple[str, ...]) -> None:
 
 @main.command()
 def demo() -> None:
-    """Kill a worker in the middle of a task: see that none is lost."""
+    """Kill a worker in the middle of a task: no task is lost."""
     from dtq.lab.demo import run
 
     sys.exit(run())
 
 
 @main.command()
-@click.option("--json", "as_json", is_flag=True, help="for a program that reads it")
+@click.option("--json", "as_json", is_flag=True, help="print JSON, for programs")
 def doctor(as_json: bool) -> None:
     """Check Redis, the workers and the tasks, and say what to do."""
     from dtq.cli.doctor import run
@@ -203,13 +202,13 @@ def key() -> None:
 
 
 @key.command()
-@click.option("--name", required=True, help="of whoever gets it")
+@click.option("--name", required=True, help="name of the key, such as its owner's")
 @click.option(
     "--scope", default="submit", show_default=True, type=click.Choice(["read", "submit", "admin"]),
-    help="what it may do; each includes the ones before it",
+    help="what the key may do; each scope includes those before it",
 )  # fmt: skip
 def create(name: str, scope: str) -> None:
-    """Make a key and print it, this once."""
+    """Make a key and print it. It cannot be printed again."""
     from dtq.gateway.access import Scope
 
     with _api_keys() as keys:
@@ -230,7 +229,7 @@ def list_keys() -> None:
 @key.command()
 @click.argument("name_or_id")
 def revoke(name_or_id: str) -> None:
-    """End a key at once, and the logins with it."""
+    """End a key, and the logins made with it, at once."""
     with _api_keys() as keys:
         click.echo(f"The key {keys.revoke(name_or_id).name} is revoked.")
 
@@ -238,14 +237,14 @@ def revoke(name_or_id: str) -> None:
 @key.command()
 @click.argument("name_or_id")
 def rotate(name_or_id: str) -> None:
-    """Give a key a new secret and print it; the old one ends at once."""
+    """Give a key a new secret and print it; the old secret ends at once."""
     with _api_keys() as keys:
         _show_key(*keys.rotate(name_or_id))
 
 
 @contextmanager
 def _api_keys() -> Iterator["ApiKeys"]:
-    """Of the server that runs; without one, of the embedded one, which a first key has to be put into."""
+    """The API keys of the queue. If no server runs, starts the embedded one: the first key is made there."""
     from redis import RedisError
 
     from dtq.gateway.access import ApiKeys
@@ -266,7 +265,7 @@ def _show_key(key: "ApiKey", text: str) -> None:
 
 
 def _data(text: str) -> Any:
-    """JSON as what it means, and anything else as the text it is."""
+    """The value of a JSON text; any other text as it is."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -289,7 +288,7 @@ def _worker_command(name: str, modules: tuple[str, ...]) -> list[str]:
 
 
 def _at_work(broker: "Broker", names: Iterable[str]) -> dict[str, Callable[[int], bool]]:
-    """Name -> tells whether the worker, in the process of this id, has registered."""
+    """Name -> function that returns whether this worker has registered from the process of this id."""
     from redis import RedisError
 
     def registered(name: str, pid: int) -> bool:

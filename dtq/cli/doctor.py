@@ -1,4 +1,4 @@
-"""The findings in a terminal, or as JSON for a program."""
+"""`dtq doctor`: prints the findings in a terminal, or as JSON for a program."""
 
 from collections import Counter
 
@@ -14,7 +14,7 @@ COLORS = {State.OK: "green", State.WARN: "yellow", State.FAIL: "red", State.UNKN
 
 
 def run(settings: Settings, as_json: bool) -> int:
-    """Shows all findings; returns the exit code: 1 where something fails."""
+    """Prints all findings; returns the exit code: 1 if a check fails, else 0."""
     findings = []
     for finding in examine(settings):
         findings.append(finding)
@@ -29,7 +29,7 @@ def run(settings: Settings, as_json: bool) -> int:
 
 
 def _lines(finding: Finding) -> list[str]:
-    """State, name and what was seen; below, what to do."""
+    """A line with state, name and what was seen; below it, the advice."""
     state = click.style(f"{finding.state:8}", fg=COLORS[finding.state])
     lines = [f"{state} {finding.name:12} {printable(finding.seen)}"]
     return lines + ([f"{'':21} → {printable(finding.advice)}"] if finding.advice else [])

@@ -22,7 +22,7 @@ class RedisPrompt:
         url: the server, as `redis://host:port/0`.
         readable: whether replies are numbered and marked with their type, as in a terminal; otherwise they
             come bare, one item a line, for other programs.
-        settings: the Sentinels, or the Cluster, if any.
+        settings: name the Sentinels or the Cluster, if any.
     """
 
     def __init__(self, url: str, readable: bool = True, settings: Settings | None = None) -> None:
@@ -55,7 +55,7 @@ class RedisPrompt:
         return True
 
     def converse(self) -> None:
-        """Asks for commands until `exit`, `quit` or Ctrl-D."""
+        """Reads and runs commands until `exit`, `quit` or Ctrl-D."""
         import readline  # noqa: F401  gives `input` its editing keys and its history
 
         while True:

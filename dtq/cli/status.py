@@ -16,20 +16,20 @@ from dtq.queue.worker_info import WorkerInfo
 
 Row: TypeAlias = tuple[str, ...]
 
-INTERVAL = 0.5  # seconds between two drawings
-TASKS = 10  # that are shown
+INTERVAL = 0.5  # seconds between two drawings of the table
+TASKS = 10  # newest tasks that are shown
 QUEUES = ("pending_tasks", "processing", "delayed", "waiting", "dead_letter", "completed_tasks")
 HOME, REST_OF_LINE, REST_OF_SCREEN, ALL = "\x1b[H", "\x1b[K", "\x1b[J", "\x1b[2J"
 
 
 def show() -> None:
-    """Shows it once."""
+    """Prints the table once."""
     with Client() as client:
         click.echo("\n".join(lines(client)))
 
 
 def watch() -> None:
-    """Shows it again and again in the same place until Ctrl-C, also while no gateway answers."""
+    """Redraws the table in place until Ctrl-C, also while no gateway answers."""
     click.echo(ALL, nl=False)
     try:
         with Client() as client:
@@ -45,7 +45,7 @@ def watch() -> None:
 
 
 def lines(client: Client) -> Iterator[str]:
-    """The whole of it, line by line."""
+    """The lines of the table."""
     health = client.health()
     yield " ".join([client.url, "is", f"{health['status']}.", *health["reasons"]])
     if health["status"] == "unhealthy":
@@ -81,6 +81,6 @@ def _age(moment: datetime | None, now: datetime) -> str:
 
 
 def _fitted(shown: Sequence[str]) -> str:
-    """As much as the terminal has room for, so that the first line stays where it is."""
+    """As much text as the terminal has room for, so that the first line stays where it is."""
     columns, rows = shutil.get_terminal_size()
     return "".join(f"{line[:columns]}{REST_OF_LINE}\n" for line in shown[: rows - 1])

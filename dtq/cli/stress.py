@@ -1,4 +1,4 @@
-"""`dtq stress`: puts the queue under load and tells how it did."""
+"""`dtq stress`: puts the queue under load and reports how fast it was."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,18 +19,18 @@ WIDTH = 40  # characters of the longest bar
 
 
 def run(tasks: int, type: str, data: Any, concurrency: int) -> int:
-    """Submits tasks, follows them to their end and prints how it went.
+    """Submits tasks, waits until they have ended and prints a report.
 
     Args:
         tasks: how many.
-        type, data: of each.
+        type, data: type and payload of each.
         concurrency: how many requests are under way at a time.
 
     Returns:
         0, or 1 where some task was not completed.
 
     Raises:
-        DtqError: no worker runs, so that it would never end.
+        DtqError: no worker runs, so the tasks would never end.
     """
     with Client() as client:
         if not client.workers():
@@ -66,7 +66,7 @@ def follow(client: Client, ids: Sequence[str]) -> list[Task[Any]]:
 
 
 def report(tasks: Sequence[Task[Any]]) -> Iterator[str]:
-    """How they ended, how fast and where, a line each. All times are from Redis's clock."""
+    """The report's lines: how tasks ended, how fast, and on which workers. Times are by Redis's clock."""
     ends = Counter(str(task.status) for task in tasks)
     yield "ended       " + ", ".join(f"{number} {status}" for status, number in ends.most_common())
     for error, number in Counter(task.error for task in tasks if task.error).most_common(3):
@@ -89,5 +89,5 @@ def report(tasks: Sequence[Task[Any]]) -> Iterator[str]:
 
 
 def _bar(what: str, total: int) -> "tqdm[NoReturn]":
-    """A progress bar, where somebody sees it."""
+    """A progress bar, shown only in a terminal."""
     return tqdm(desc=what, total=total, unit="task", leave=False, ascii=True, disable=None)

@@ -1,6 +1,6 @@
-"""What a terminal may be given."""
+"""Makes text safe for a terminal."""
 
 
 def printable(text: str) -> str:
-    """What others wrote, such as the name of a task's type or of a worker, must not steer the terminal."""
+    """Text without control characters: a worker's name, for one, must not control the terminal."""
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,7 +1,7 @@
 """`dtq doctor`: looks at the Redis server, the workers and the tasks, and says what is wrong and what to do.
 
-It changes nothing. `finding` is what a check tells, `probe` what the checks look at; the checks themselves
-are in `server` (of Redis) and `queue` (of workers and tasks), a function each. `report` shows the findings.
+It changes nothing. Each check is a function, in `server` (checks of Redis) or `queue` (of workers and tasks).
+A check reads through a `probe` and returns a `finding`. `dtq.cli.doctor` prints the findings.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ __all__ = ["Finding", "State", "examine", "look"]
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """All findings, each as soon as it is there. Where Redis cannot be asked, only that."""
+    """Yields each finding as soon as its check is done. If Redis does not answer, yields only that."""
     try:
         probe = Probe(locate(settings), settings)
     except NoServerError as error:
@@ -34,13 +34,13 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
 
 def look(check: Check, probe: Probe) -> Finding:
-    """What a check says; what Redis refuses to tell stays unknown."""
+    """Runs a check. If Redis refuses an answer, the finding's state is `unknown`."""
     name = check.__name__.replace("_", " ")
     try:
         return check(probe).of(name)
     except RedisError as error:
         advice = "Ask whoever runs this server, or allow dtq's user the command."
-        return unknown(f"Redis does not tell ({error}).", advice).of(name)
+        return unknown(f"Redis gives no answer ({error}).", advice).of(name)
 
 
 def _reach(probe: Probe) -> Finding:

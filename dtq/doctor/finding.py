@@ -1,4 +1,4 @@
-"""What a check tells."""
+"""A finding: the result of a check."""
 
 from enum import StrEnum
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class State(StrEnum):
-    """How bad it is."""
+    """How bad a finding is."""
 
     OK = "ok"
     WARN = "warn"  # works, and should be looked at
@@ -15,7 +15,7 @@ class State(StrEnum):
 
 
 class Finding(msgspec.Struct, kw_only=True):
-    """One finding: what was seen, and what to do about it."""
+    """What a check has seen, and what to do about it."""
 
     name: str = ""
     state: State
@@ -23,7 +23,7 @@ class Finding(msgspec.Struct, kw_only=True):
     advice: str = ""
 
     def of(self, name: str) -> "Finding":
-        """The same under the name of the check that found it."""
+        """The same finding with the name of its check."""
         return msgspec.structs.replace(self, name=name)
 
 

@@ -1,4 +1,4 @@
-"""What the checks look at: a queue on its server."""
+"""What the checks examine: a queue on its server."""
 
 import time
 from collections.abc import Callable
@@ -16,19 +16,19 @@ from dtq.queue.worker_info import WorkerInfo
 
 
 class Alive(NamedTuple):
-    """A worker that lives."""
+    """A live worker."""
 
     worker_info: WorkerInfo
     silent: float  # seconds since its last beat
-    heartbeat: float  # seconds between two of its beats, as it is set
+    heartbeat: float  # seconds between two of its beats, by its own settings
 
 
 class Probe:
-    """A queue on its server, and what several checks ask of it.
+    """A queue on its server, and what several checks read from it.
 
     Args:
         url: the server.
-        settings: those of this process; the workers' may differ.
+        settings: those of this process; the workers may have others.
     """
 
     def __init__(self, url: str, settings: Settings) -> None:
@@ -44,9 +44,8 @@ class Probe:
 
     @cached_property
     def info(self) -> dict[str, Any]:
-        """What the server tells of itself."""
-        told: dict[str, Any] = self.redis.info()
-        return told
+        """The server's INFO."""
+        return self.redis.info()
 
     def config(self, name: str) -> str | None:
         """A setting of the server; None where it hides them, as managed servers do."""
@@ -61,7 +60,7 @@ class Probe:
 
     @cached_property
     def workers(self) -> tuple[list[Alive], list[str]]:
-        """Those that live, and the names of those that are registered but gone."""
+        """The live workers, and the names of those that are registered but gone."""
         k = self.keys
         names = sorted(name.decode() for name in self.redis.smembers(k.workers))
         with self.redis.pipeline() as pipe:
@@ -75,13 +74,13 @@ class Probe:
         return alive, [name for name, document, _ in found if not document]
 
     def now(self) -> float:
-        """Seconds since the epoch on Redis's clock, which counts for all deadlines."""
+        """Seconds since the epoch by Redis's clock, which decides on all deadlines."""
         seconds, micros = self.redis.time()
         return float(seconds + micros / 1e6)
 
 
 def _alive(worker: WorkerInfo, left: int, now: float) -> Alive:
-    """A worker's key lives for three beats, so what is left of it tells how long a beat is."""
+    """A worker's key lives for three beats, so the rest of its life shows how long a beat is."""
     silent = max(0.0, now - worker.last_heartbeat.timestamp()) if worker.last_heartbeat else 0.0
     return Alive(worker, silent, (left / 1000 + silent) / 3)
 
@@ -90,7 +89,7 @@ Check: TypeAlias = Callable[[Probe], Finding]
 
 
 def timed(action: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds that it took, and what came of it."""
+    """Seconds that an action took, and its result."""
     began = time.perf_counter()
     result = action()
     return time.perf_counter() - began, result

@@ -1,4 +1,4 @@
-"""Checks of the queue: does somebody work, and is each task where it should be?"""
+"""Checks of the queue: do workers work, and is each task where it should be?"""
 
 import time
 from itertools import islice
@@ -10,9 +10,9 @@ from dtq.doctor.probe import Check, Probe
 from dtq.errors import ApiError, NoGatewayError
 from dtq.queue.task import Status, Stored
 
-LATE = 5.0  # seconds after which somebody should have noticed a lease that ended, or a due task
+LATE = 5.0  # seconds after which maintenance should have moved a due task or one whose lease ended
 LONG = 10.0  # seconds that a task may be pending while a worker is idle
-AGAIN = 2.5  # seconds until a second look; an idle worker looks for itself every two
+AGAIN = 2.5  # seconds until a second look; an idle worker asks for tasks every two
 SAMPLE = 100  # ids from each end of each place; twice as many documents
 SCANNED = 10_000  # keys of the server that are looked through for documents, and ids of a list
 TRUST = 3  # beats that fit into a lease: fewer, and a busy machine loses its tasks to others
@@ -20,7 +20,7 @@ NAMED = 3  # ids in a sentence
 
 
 def settings(probe: Probe) -> Finding:
-    """Whether the rules fit each other, and are the same for all."""
+    """Whether the settings fit each other, and whether all workers have the same."""
     ours = probe.settings
     for worker, _, heartbeat in probe.workers[0]:
         if abs(heartbeat - ours.heartbeat) > 0.1 * ours.heartbeat + 0.05:
@@ -33,7 +33,7 @@ def settings(probe: Probe) -> Finding:
 
 
 def workers(probe: Probe) -> Finding:
-    """Whether there are some, and whether they live."""
+    """Whether workers run, and whether one is lost or silent."""
     alive, gone = probe.workers
     if not alive:
         waiting, advice = probe.counts["pending"], "Start one with `dtq worker`."
@@ -49,7 +49,7 @@ def workers(probe: Probe) -> Finding:
 
 
 def leases(probe: Probe) -> Finding:
-    """Whether somebody notices what time brings about."""
+    """Whether the queue is maintained: leases that end and tasks that come due are noticed."""
     k, late = probe.keys, probe.now() - LATE
     ended = probe.redis.zrangebyscore(k.processing, "-inf", late, 0, NAMED)
     due = probe.redis.zrangebyscore(k.delayed, "-inf", late, 0, NAMED)
@@ -64,7 +64,7 @@ def leases(probe: Probe) -> Finding:
 
 
 def pending(probe: Probe) -> Finding:
-    """Whether tasks wait although somebody could do them."""
+    """Whether tasks wait although a worker is idle, or wait for long."""
     first = _next_in_line(probe)
     idle = [worker.id for worker, *_ in probe.workers[0] if worker.status == "idle"]
     waited = probe.now() - first.created_at.timestamp() if first and first.created_at else 0.0
@@ -81,22 +81,20 @@ def pending(probe: Probe) -> Finding:
 
 
 def places(probe: Probe) -> Finding:
-    """Whether each task is where its status says. What moves meanwhile looks wrong once, but not twice."""
+    """Whether each task is where its status says. One that moves meanwhile looks wrong once, not twice."""
     astray = _astray(probe) | _homeless(probe)
     if astray:
         time.sleep(AGAIN / 10)
         astray &= _astray(probe) | _homeless(probe)
     if not astray:
-        return ok(
-            f"Of each place {2 * SAMPLE} ids at most were looked at: all tasks are where they should be."
-        )
+        return ok(f"All tasks are where they should be (checked: {2 * SAMPLE} ids of each place at most).")
     sentences = sorted(astray)[:NAMED]
     seen = f"{some(len(astray), 'task')} astray: {', '.join(sentences)}."
     return fail(seen, "Did Redis evict keys, or somebody delete some? Submit these tasks again.")
 
 
 def waiting(probe: Probe) -> Finding:
-    """Whether what tasks wait for can still come."""
+    """Whether the tasks that others wait for can still be completed."""
     seen = f"{some(probe.counts['waiting'], 'task')} waiting for others."
     oldest = probe.redis.zrange(probe.keys.waiting, 0, SAMPLE - 1)
     parents = {parent for task in _read(probe, oldest) for parent in task.depends_on}
@@ -110,7 +108,7 @@ def waiting(probe: Probe) -> Finding:
 
 
 def dead_letter(probe: Probe) -> Finding:
-    """Whether somebody has to decide."""
+    """Whether dead tasks wait for a human's decision."""
     number, ours = probe.counts["dead_letter"], probe.settings
     if not number:
         return ok("It is empty.")
@@ -123,7 +121,7 @@ def dead_letter(probe: Probe) -> Finding:
 
 
 def gateway(probe: Probe) -> Finding:
-    """Whether the HTTP side answers, and whom."""
+    """Whether the gateway answers, and whether it asks for API keys."""
     with Client(gateway_url(probe.settings), api_key="") as client:
         try:
             seen = f"{client.url} is {client.health()['status']}"
@@ -145,7 +143,7 @@ def _next_in_line(probe: Probe) -> Stored | None:
 
 
 def _places(probe: Probe) -> dict[str, tuple[set[str], Any]]:
-    """Key -> what the documents of its ids say, and how to read it."""
+    """Key -> the statuses that its tasks may have, and the command that reads it."""
     k, lists, zsets = probe.keys, probe.redis.lrange, probe.redis.zrange
     return {
         k.pending: ({"pending"}, lists),
@@ -158,7 +156,7 @@ def _places(probe: Probe) -> dict[str, tuple[set[str], Any]]:
 
 
 def _astray(probe: Probe) -> set[str]:
-    """Ids in places where they should not be, from the samples."""
+    """A sentence for each id in a place where it should not be, from a sample."""
     found = set[str]()
     for place, (right, read) in _places(probe).items():
         ids = [*read(place, 0, SAMPLE - 1), *read(place, -SAMPLE, -1)]
@@ -170,11 +168,11 @@ def _astray(probe: Probe) -> set[str]:
 
 
 def _homeless(probe: Probe) -> set[str]:
-    """Documents of tasks that are not finished and in no place, from a sample."""
+    """A sentence for each task that is not finished and in no place, from a sample."""
     start = probe.keys.task.encode()
     keys = (key for key in islice(probe.redis.scan_iter(count=1000), SCANNED) if key.startswith(start))
     tasks = _read(probe, [key.removeprefix(start) for key in islice(keys, 2 * SAMPLE)])
-    homes = dict[str, set[bytes]]()  # status -> ids; of a place that is too long none, it is not judged
+    homes = dict[str, set[bytes]]()  # status -> ids; tasks of a place that is too long are not judged
     for place, (right, read) in _places(probe).items():
         ids = read(place, 0, SCANNED)
         homes |= {status: homes.get(status, set()) | set(ids) for status in right}

@@ -1,4 +1,4 @@
-"""Checks of the Redis server: is it one to which tasks can be entrusted?"""
+"""Checks of the Redis server: can tasks be entrusted to it?"""
 
 import re
 import statistics
@@ -10,14 +10,14 @@ from dtq.doctor.probe import Check, Probe, timed
 PINGS = 9
 SLOW = 0.1  # seconds for a round trip
 CLOCK = 2.0  # seconds by which clocks may differ
-NEARLY_FULL, FULL = 0.8, 0.95  # of the limit
-OF_MACHINE = 0.75  # of the machine's memory, where there is no limit
+NEARLY_FULL, FULL = 0.8, 0.95  # shares of the memory limit
+OF_MACHINE = 0.75  # share of the machine's memory, if there is no limit
 WRITES = ("aof_last_write_status", "aof_last_bgrewrite_status", "rdb_last_bgsave_status")
 TURN_ON = "Turn the append-only file on: `CONFIG SET appendonly yes`, and the same in the server's file."
 
 
 def redis(probe: Probe) -> Finding:
-    """Whether it answers, and how quickly."""
+    """Whether the server answers, and how quickly."""
     probe.redis.ping()  # connects
     median = statistics.median(timed(probe.redis.ping)[0] for _ in range(PINGS))
     seen = f"{probe.address} answers in {1000 * median:.2g} ms."
@@ -27,7 +27,7 @@ def redis(probe: Probe) -> Finding:
 
 
 def version(probe: Probe) -> Finding:
-    """Whether all scripts run there."""
+    """Whether the server is new enough for all scripts."""
     info = probe.info
     valkey = "valkey_version" in info
     number = info["valkey_version" if valkey else "redis_version"]
@@ -41,7 +41,7 @@ def version(probe: Probe) -> Finding:
 
 
 def role(probe: Probe) -> Finding:
-    """Whether it takes writes."""
+    """Whether the server accepts writes."""
     if probe.info["role"] == "master":
         return ok(f"It is a primary with {some(probe.info['connected_slaves'], 'replica')}.")
     return fail(
@@ -51,7 +51,7 @@ def role(probe: Probe) -> Finding:
 
 
 def persistence(probe: Probe) -> Finding:
-    """What is still there after the server was stopped."""
+    """How much the server keeps when it is stopped."""
     if failed := [name for name in WRITES if probe.info.get(name, "ok") != "ok"]:
         return fail(
             f"It could not write to its disk: {', '.join(failed)}.", "Is the disk full? Read its log."
@@ -60,7 +60,7 @@ def persistence(probe: Probe) -> Finding:
         return _append_only(probe.config("appendfsync"))
     snapshots = probe.config("save")
     if snapshots is None:
-        return unknown("No append-only file; whether it takes snapshots, it does not tell.", TURN_ON)
+        return unknown("No append-only file; the server hides whether it takes snapshots.", TURN_ON)
     if snapshots:
         return warn(
             f"Snapshots only (save {snapshots}): a crash loses all that came after the last one.", TURN_ON
@@ -77,7 +77,7 @@ def _append_only(when: str | None) -> Finding:
 
 
 def eviction(probe: Probe) -> Finding:
-    """Whether it deletes tasks to make room."""
+    """Whether the server deletes tasks to make room."""
     limit, policy = probe.info["maxmemory"], probe.info["maxmemory_policy"]
     advice = "`CONFIG SET maxmemory-policy noeviction`, and the same in the server's file."
     if policy == "noeviction":
@@ -90,7 +90,7 @@ def eviction(probe: Probe) -> Finding:
 
 
 def memory(probe: Probe) -> Finding:
-    """How much room is left."""
+    """How much memory is left."""
     used, limit = probe.info["used_memory"], probe.info["maxmemory"]
     advice = (
         "Shorten DTQ_RESULT_TTL, bound the dead letter with DTQ_DEAD_LETTER_MAX, or give Redis more memory."
@@ -107,7 +107,7 @@ def memory(probe: Probe) -> Finding:
 
 
 def clock(probe: Probe) -> Finding:
-    """How far this machine's clock is from Redis's. The quickest of some looks tells it best."""
+    """How far this machine's clock is from Redis's, by the quickest of several readings."""
     looks = []
     for _ in range(PINGS):
         before = time.time()
@@ -119,7 +119,7 @@ def clock(probe: Probe) -> Finding:
     if off - by <= CLOCK:
         return ok(seen)
     return warn(
-        f"{seen} No task minds, as all deadlines are on Redis's clock, but logs do not fit together.",
+        f"{seen} Tasks do not suffer: all deadlines are on Redis's clock. But logs do not fit together.",
         "Have both machines set their clocks by NTP.",
     )
 

@@ -1,8 +1,8 @@
-"""What only the notebooks need: a cluster to break, the ledger that audits it, charts, exercises.
+"""What the notebooks, `dtq demo` and the benchmarks need, and a queue in production does not.
 
-Functions and classes are imported when they are first asked for (PEP 562), so that a worker that needs one
-small module of this package does not wait for pandas and matplotlib. `frames`, `plot` and `traces` are
-modules.
+`cluster` starts real processes to break, `witness` records and audits an experiment, `charts` draws it, and
+`course` has the exercises. The package offers their main names and imports each on first use (PEP 562): a
+worker that needs one small module does not wait for pandas and matplotlib.
 """
 
 from importlib import import_module

@@ -11,10 +11,10 @@ say = partial(print, flush=True)
 
 
 def run() -> int:
-    """Shows it on a cluster of its own and tells what happens.
+    """Kills a worker of a cluster of its own and prints what happens.
 
     Returns:
-        0, or 1 where a task was lost.
+        0, or 1 if a task was lost or not completed.
     """
     say(f"Starting Redis, a gateway and {WORKERS} workers.")
     with LocalCluster(WORKERS) as cluster:

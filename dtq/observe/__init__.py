@@ -1,3 +1,3 @@
-"""What can be seen of a running queue: `stats` are the figures, `metrics` reads them from Redis, `logs`
-writes lines, `tracing` follows a task through all processes, and `otel` makes OpenTelemetry's spans of that.
+"""Shows what a running queue does: `stats` defines the figures, `metrics` reads them from Redis, `logs`
+writes log lines, `tracing` follows a task through all processes, `otel` exports that as OpenTelemetry spans.
 """

@@ -1,8 +1,8 @@
-"""Log lines: for people, or as JSON for programs (`DTQ_LOG_FORMAT`). Each knows what it is about.
+"""Log lines: for people, or as JSON (`DTQ_LOG_FORMAT`), which also names the worker and task of a line.
 
-A line is one line: what would break it is shown escaped. Passwords and API keys are blotted out in both.
-No sentence of dtq has a payload in it. But a handler's error may quote one: people read its words, and a JSON
-line names the class of the error alone.
+A message stays on one line: characters that would break it are escaped. Passwords and API keys are masked in
+both forms. dtq logs no payload. But a handler's error may quote one: lines for people show the error's text,
+JSON lines only its class.
 """
 
 import logging
@@ -26,16 +26,15 @@ from dtq.queue.task import Stored
 if TYPE_CHECKING:
     from dtq.config import Settings
 
-CLAIMED = "task %s (%s) claimed, attempt %d"  # id, type: a worker says so just before it runs the task
+CLAIMED = "task %s (%s) claimed, attempt %d"  # id, type, attempt: logged just before the task runs
 HUMAN = "%(asctime)s.%(msecs)03d %(name)s %(levelname)s %(message)s"
 JSON = ("asctime", "levelname", "name", "message", "worker_id", "task_id", "attempt", "trace_id")
 NAMES = {"asctime": "time", "levelname": "level", "name": "logger"}
 NAMES |= {"exc_info": "traceback", "stack_info": "stack"}
 BREAKS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code != ord("\t")}
 BREAKS |= {ord("\n"): "\\n", ord("\r"): "\\r", 0x2028: "\\u2028", 0x2029: "\\u2029"}
-SHORTEST = (
-    8  # characters of a secret; what is shorter is found in addresses alone, elsewhere it may be a word
-)
+# Characters of a secret. Shorter ones are masked only in addresses: elsewhere they may be ordinary words.
+SHORTEST = 8
 PATTERNS = (
     re.compile(r"(://[^\s/:@]*:)\S+(?=@)"),  # redis://user:password@host
     re.compile(r"([?&]password=|\bBearer )[^\s&'\"]+"),
@@ -50,7 +49,7 @@ _task: ContextVar[dict[str, Any] | None] = ContextVar("_task", default=None)
 
 
 def setup(settings: "Settings") -> None:
-    """From now on all lines of this process go to stderr, in the form that was asked for."""
+    """Sends all log lines of this process to stderr, in the form that the settings name."""
     global _json
     _json = settings.log_format == "json"
     given = [urlsplit(settings.redis_url or "").password, settings.api_key, settings.sentinel_password]
@@ -60,20 +59,20 @@ def setup(settings: "Settings") -> None:
     handler.setFormatter(_Json() if _json else _Human(HUMAN, "%H:%M:%S"))
     handler.addFilter(_add_fields)
     logging.basicConfig(level=settings.log_level, handlers=[handler])
-    if _json:  # what Python itself would say, too
+    if _json:  # also Python's own warnings and tracebacks
         logging.captureWarnings(True)
         sys.excepthook = _log_end
         threading.excepthook = lambda end: _log_end(end.exc_type, end.exc_value, end.exc_traceback)
 
 
 def of_worker(name: str) -> None:
-    """All further lines of this process are those of a worker."""
+    """Adds a worker's name to all further lines of this process."""
     _worker["worker_id"] = name
 
 
 @contextmanager
 def about(task: Stored | None) -> Iterator[None]:
-    """Lines that this thread writes in the block are about the task, whoever writes them."""
+    """Adds a task's id, attempt and trace to all lines that this thread logs in the block."""
     trace_id = (task.traceparent or "")[3:35] if task else ""
     fields = {"task_id": task.id, "attempt": task.attempts, "trace_id": trace_id or None} if task else None
     token = _task.set(fields)
@@ -84,19 +83,19 @@ def about(task: Stored | None) -> Iterator[None]:
 
 
 def error_words(text: str, kind: str) -> str:
-    """What a handler says of its failure; where lines are JSON, its `kind` alone."""
+    """The text of a handler's error; if lines are JSON, only its class, `kind`."""
     return kind if _json else text
 
 
 def log_stack(log: logging.Logger, sentence: str) -> None:
-    """An error, and where the main thread is."""
+    """Logs an error, with the stack of the main thread."""
     frame = sys._current_frames()[threading.main_thread().ident or 0]
     stack = f"The main thread is in\n{''.join(traceback.format_stack(frame)).rstrip()}"
     log.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, sentence, (), None, sinfo=stack))
 
 
 def claims(text: str) -> list[str]:
-    """The ids of the tasks that a worker's log says it claimed, as often as it says so."""
+    """The ids of the tasks in the claims of a worker's log, each as often as it was claimed."""
     return re.findall(r"task (\S+) \(.*\) claimed, attempt", text)
 
 
@@ -110,7 +109,7 @@ def redact(text: str) -> str:
 
 
 def _add_fields(record: logging.LogRecord) -> bool:
-    """Puts in what the line is about; what its writer says itself (`extra`) stays."""
+    """Adds the fields of worker and task; fields that the caller gave (`extra`) stay."""
     for name, value in (_worker | (_task.get() or {})).items():
         if not hasattr(record, name):
             setattr(record, name, value)
@@ -141,7 +140,7 @@ class _Json(JsonFormatter):
         return moment.replace("+00:00", "Z")
 
     def formatException(self, ei: Error) -> str:
-        """Of which classes and where; never what they say."""
+        """The classes and tracebacks of an error and its causes; never their texts."""
         parts: list[str] = []
         error = ei[1]
         while error and len(parts) < 10:
@@ -154,7 +153,7 @@ class _Json(JsonFormatter):
 
 
 def _clean(value: Any) -> Any:
-    """A value as JSON has it, also of somebody else's `extra`, without the secrets in it."""
+    """A value, also from a library's `extra`, in a form that JSON has, with secrets masked."""
     if isinstance(value, dict):
         return {str(name): _clean(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,5 +1,5 @@
-"""Figures of the queue, as JSON and for Prometheus: read from Redis when somebody asks, so that every gateway
-says the same.
+"""Figures of the queue, as JSON and for Prometheus. They are read from Redis at each request, so that all
+gateways report the same.
 """
 
 from collections import defaultdict
@@ -15,7 +15,7 @@ from dtq.observe.stats import PERCENTILES, Group, Memory, Spread, Stats, Totals,
 from dtq.queue.broker import Broker
 from dtq.queue.task import Stored
 
-NEWEST = 1000  # documents that one question reads, at most, of completed tasks and of dead ones
+NEWEST = 1000  # documents that one request reads, at most, of completed tasks and of dead ones
 COUNTERS = {
     "submitted": "Tasks accepted.", "cancelled": "Tasks cancelled before they started.",
     "retried": "Failed attempts that another follows.", "dead_lettered": "Tasks that failed for good.",
@@ -26,7 +26,7 @@ COUNTERS = {
 
 
 def totals(broker: Broker) -> Totals:
-    """The figures that need no window."""
+    """The figures that depend on no time window."""
     k, counts = broker.keys, broker.counts()
     with broker.redis.pipeline() as pipe:
         pipe.time().hgetall(k.counters).zcard(k.task_times).get(k.completed).get(k.run_seconds)
@@ -39,7 +39,7 @@ def totals(broker: Broker) -> Totals:
     first = broker.headers(filter(None, heads))
     return Totals(
         at=at,
-        counts=counts | {"completed": int(completed or 0)},  # of the same moment as the time that they took
+        counts=counts | {"completed": int(completed or 0)},  # read at the same moment as their seconds
         counters=dict.fromkeys(COUNTERS, 0) | {name.decode(): int(n) for name, n in counted.items()},
         workers=len(broker.workers()),
         oldest_pending_s=max((_seconds(task.created_at, at) for task in first), default=0.0),
@@ -58,8 +58,8 @@ def memory(broker: Broker) -> Memory:
 
 
 def stats(broker: Broker, window: float = 60.0) -> Stats:
-    """All figures, those of the last `window` seconds among them. Tasks that `DTQ_RESULT_TTL` let be deleted
-    are in the totals alone.
+    """All figures, with those of the last `window` seconds. Tasks that were deleted after `DTQ_RESULT_TTL`
+    count only in the totals.
     """
     now, k = totals(broker), broker.keys
     until, since = now.at.timestamp(), now.at.timestamp() - window
@@ -88,7 +88,7 @@ class Exporter:
         self.broker = broker
 
     def collect(self) -> Iterator[Metric]:
-        """Reads them. The summary's quantiles are of late, its count and its sum of all time."""
+        """Reads the totals. The summary's quantiles cover the results kept, count and sum all ever."""
         now = totals(self.broker)
         n = now.counts["completed"]
         tasks = GaugeMetricFamily("dtq_tasks", "Tasks that are not finished, by place.", labels=["place"])
@@ -111,7 +111,7 @@ class Exporter:
 
 
 def exposition(broker: Broker) -> bytes:
-    """The totals as Prometheus reads them: of the queue, and nothing of the process that answers."""
+    """The totals in Prometheus's format: figures of the queue, none of the process that answers."""
     registry = CollectorRegistry()
     registry.register(Exporter(broker))
     return generate_latest(registry)

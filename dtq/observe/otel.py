@@ -1,4 +1,4 @@
-"""Spans as OpenTelemetry has them, and where they go. `dtq.observe.tracing` loads it while tracing is on."""
+"""Makes and exports OpenTelemetry spans. `dtq.observe.tracing` imports this module only if tracing is on."""
 
 import os
 import time
@@ -18,11 +18,11 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 LINE = 2**20  # bytes of buffer: a line is one write, so that processes can share the file
 tracer = trace.get_tracer("dtq")
-_next_id = ContextVar("_next_id", default=0)  # of the next span; 0: a random one
+_next_id = ContextVar("_next_id", default=0)  # id of the next span; 0: a random one
 
 
 class Ids(RandomIdGenerator):
-    """Random ids, except of spans that more than one process must know."""
+    """Makes random span ids, except for spans that more than one process must know."""
 
     def generate_span_id(self) -> int:
         return _next_id.get() or super().generate_span_id()
@@ -39,14 +39,14 @@ def export(process: str, file: str | None, collector: bool) -> None:
     if collector:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-        os.environ.setdefault("OTEL_BSP_SCHEDULE_DELAY", "200")  # ms: a `kill -9` loses what is on its way
+        os.environ.setdefault("OTEL_BSP_SCHEDULE_DELAY", "200")  # ms; a `kill -9` loses the spans that wait
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
 
 
 @contextmanager
 def around(name: str, kind: SpanKind, parent: str | None) -> Iterator[dict[str, str]]:
-    """A span around a block, which is given its `traceparent`. See `dtq.observe.tracing.span`."""
+    """A span around a block. Yields its `traceparent`. See `dtq.observe.tracing.span`."""
     context = None if parent is None else _context(parent)
     with tracer.start_as_current_span(name, context, kind) as span:
         own = span.get_span_context()
@@ -58,7 +58,7 @@ def begin(
     name: str, kind: SpanKind, traceparent: str, about: Mapping[str, str | int],
     since: datetime | None = None, span_id: int = 0,
 ) -> Span:  # fmt: skip
-    """A span that begins now, or did at `since`, by Redis's clock, which may be ahead."""
+    """Begins a span now, or at `since`, a time by Redis's clock, which may be ahead."""
     context = _context(traceparent)
     began = min(since.timestamp() if since else time.time(), time.time())
     token = _next_id.set(span_id)
@@ -69,12 +69,12 @@ def begin(
 
 
 def current(span: Span) -> AbstractContextManager[Span]:
-    """Makes it the parent of what a block begins; an exception there becomes one of its events."""
+    """Makes a span the parent of those that a block begins; records an exception there as an event."""
     return trace.use_span(span, set_status_on_exception=False)
 
 
 def end(span: Span, outcome: str, error: str | None, ended: float) -> None:
-    """Ends a run, at a `time.time`."""
+    """Ends the span of a run, at a `time.time`."""
     span.set_attribute("dtq.outcome", outcome)
     if error:
         span.set_status(StatusCode.ERROR, error)

@@ -1,4 +1,4 @@
-"""What is told of a queue. `dtq.observe.metrics` reads it from Redis."""
+"""The figures of a queue. `dtq.observe.metrics` reads them from Redis."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -9,8 +9,8 @@ PERCENTILES = (50, 95, 99)
 
 
 def rank(n: int, percent: int) -> int:
-    """Where a percentile stands among `n` sorted values, from 0: at the first that so many per cent do not
-    exceed (the nearest rank). -1 where there are no values.
+    """The index of a percentile in `n` sorted values: of the first value such that at least `percent` %
+    of all are no greater (the nearest rank). -1 if there are no values.
     """
     return -(-n * percent // 100) - 1
 
@@ -25,8 +25,9 @@ class Spread(msgspec.Struct):
 
 
 class Group(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Tasks of one type, or of one worker. `failed` died in the window and are still in the dead letter.
-    `wait_s` is from submission to first start, `run_s` in the handler, both of those `completed`.
+    """Tasks of one type, or of one worker. `failed` counts those that died in the window and are still in the
+    dead letter. `wait_s` is the time from submission to first start, `run_s` the time in the handler, both of
+    the completed tasks.
     """
 
     type: str | None = None
@@ -38,17 +39,18 @@ class Group(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Memory(msgspec.Struct, kw_only=True):
-    """Of the whole Redis server, whoever uses it. Without a limit, `limit_bytes` and `share` are null."""
+    """Memory of the whole Redis server. Without a limit, `limit_bytes` and `share` are null."""
 
     used_bytes: int
     limit_bytes: int | None
-    share: float | None  # used of the limit
+    share: float | None  # used_bytes / limit_bytes
     policy: str  # what Redis does at the limit; noeviction refuses new tasks, all others delete some
 
 
 class Totals(msgspec.Struct, kw_only=True):
-    """What costs the same however many tasks there are. Of `run_s`, the percentiles are of all results still
-    kept, the mean is of all tasks ever completed. `oldest_pending_s` is the age of what is claimed next.
+    """Figures that cost the same however many tasks there are. The percentiles of `run_s` cover all results
+    still kept, its mean all tasks ever completed. `oldest_pending_s` is the age of the older of the two tasks
+    that are next, one of each priority.
     """
 
     at: datetime  # on Redis's clock
@@ -63,7 +65,7 @@ class Totals(msgspec.Struct, kw_only=True):
 
 class Stats(Totals, kw_only=True):
     """What `GET /stats` answers. `completed` and `throughput_per_s` are exact. `wait_s`, `by_type` and
-    `by_worker` tell of the window's newest 1,000 tasks; `bounded` says whether it had more.
+    `by_worker` cover the window's newest 1,000 tasks; `bounded` says whether there were more.
     """
 
     window_s: float

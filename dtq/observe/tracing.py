@@ -1,14 +1,16 @@
-"""Tracing: the way of a task through all processes, as OpenTelemetry spans. An extra: `dtq[tracing]`.
+"""Tracing: follows a task through all processes with OpenTelemetry spans. An extra: `dtq[tracing]`.
 
-On where the environment has `DTQ_TRACE_FILE` (JSON lines) or the standard `OTEL_EXPORTER_OTLP_ENDPOINT`; else
-dtq imports nothing of it, and each hook is one `if`. A submission is one trace, also one of many tasks:
+It is on if the environment has `DTQ_TRACE_FILE` (JSON lines) or the standard `OTEL_EXPORTER_OTLP_ENDPOINT`.
+Otherwise dtq does not import OpenTelemetry, and each hook is one `if`. One submission, also of many tasks, is
+one trace:
 
     submit (client) > POST /tasks (gateway) > for each attempt a wait, and a run around the handler
 
 The context travels as `traceparent` (https://www.w3.org/TR/trace-context/), in a header, then in the task.
-A killed worker exports nothing more. So a run's id follows from task and attempt: the worker that recovers
-the task writes the lost run from its history, under the id that the dead worker's own spans have as parent.
-A run is exported when the queue has heard of its end; one that it refuses as too late was written as lost.
+A killed worker exports no more spans. So the id of a run's span is computed from task and attempt: the worker
+that recovers the task exports the lost run from the task's history, under the id that the dead worker's own
+spans have as parent. A run is exported when the queue has accepted its report; a run whose report is refused
+as too late was already exported as lost.
 """
 
 import os
@@ -52,7 +54,7 @@ def start(process: str) -> None:
 
 
 def span(name: str, kind: str, parent: str | None = None) -> AbstractContextManager[dict[str, str]]:
-    """A span around a block, which is given what the next process has to know: {"traceparent": …}, or {}.
+    """A span around a block. Yields the headers for the next process: {"traceparent": …}, or {} if it is off.
 
     Args:
         kind: its SpanKind.
@@ -62,7 +64,7 @@ def span(name: str, kind: str, parent: str | None = None) -> AbstractContextMana
 
 
 def run(task: Stored) -> AbstractContextManager[None]:
-    """Around a handler: exports the wait and begins the run. A task that was submitted untraced stays so."""
+    """A block around a handler: exports the wait, begins the run. A task submitted untraced stays so."""
     return _run(task) if _otel and task.traceparent else nullcontext()
 
 
@@ -78,7 +80,7 @@ def _run(task: Stored) -> Iterator[None]:
 
 
 def end_reported(verdict: Verdict) -> None:
-    """Ends the run that was reported. Where the queue refused it, the run was already exported as lost."""
+    """Ends the run that was reported. If the queue refused the report, the run was exported as lost."""
     report = verdict.report
     begun = _take(report.task)
     if begun and verdict.word != "stale":
@@ -93,7 +95,7 @@ def end_given_back(task: Stored) -> None:
 
 
 def end_lost(task: Stored, past: Attempt) -> None:
-    """Exports the run of a worker that is gone."""
+    """Exports the run of a lost worker, from the task's history."""
     if _otel and task.traceparent:
         begun = _begin(task, past.attempt, past.worker, past.started_at)
         _otel.end(begun, past.outcome, past.error, past.ended_at.timestamp())

@@ -1,5 +1,5 @@
-"""Processes that a program starts, keeps running, replaces, and never leaves behind.
+"""Starts processes, keeps them running, replaces them, and leaves none behind.
 
-`program` is the command line of one, `children` starts and ends them, `reaper` kills what a dead parent
-leaves, `supervise` keeps them running, `reexec` starts a process anew.
+`program` makes the command line of one, `children` starts and ends them, `reaper` kills what a dead parent
+leaves, `supervise` keeps them running, `reexec` lets a process start itself again.
 """

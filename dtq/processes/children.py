@@ -1,4 +1,4 @@
-"""Child processes that cannot outlive whoever started them."""
+"""Child processes that cannot outlive their parent."""
 
 import os
 import signal
@@ -15,10 +15,10 @@ GRACE = 40.0  # seconds until SIGTERM is followed by SIGKILL: a worker's drain t
 
 
 class Children:
-    """Starts and ends processes by name. Each leads a process group, so that its own children go with it.
+    """Starts and ends processes by name. Each leads a process group, so that its own children end with it.
 
-    A small process beside it (`dtq.processes.reaper`) kills them all when this process dies without ending
-    them. Plain `Popen` leaves orphans then, and a parent-death signal exists on Linux alone.
+    A small process, the reaper (`dtq.processes.reaper`), kills them all if this process dies without ending
+    them. Plain `Popen` would leave orphans, and a parent-death signal exists only on Linux.
     """
 
     def __init__(self) -> None:
@@ -37,10 +37,10 @@ class Children:
         """Starts a process; returns its id.
 
         Args:
-            name: by which it is known here; an earlier process of this name is stopped.
+            name: its name here; an earlier process of this name is stopped.
             command: program and arguments.
-            environment: goes on top of this process's own.
-            output: file that gets all it says; by default it speaks where this process does.
+            environment: added to this process's own.
+            output: file for its output; by default it writes where this process does.
         """
         if name in self._running:
             self.stop(name)
@@ -70,7 +70,7 @@ class Children:
         return self._running[name].poll()
 
     def stop(self, name: str, grace: float = GRACE) -> int:
-        """Ends a process by SIGTERM, and after `grace` seconds by SIGKILL, with what is left of its group.
+        """Ends a process by SIGTERM, or by SIGKILL after `grace` seconds, and kills the rest of its group.
 
         Returns:
             Its exit code, or minus the signal that killed it.
@@ -86,7 +86,7 @@ class Children:
         return code
 
     def close(self, grace: float = GRACE, last: str = "") -> None:
-        """Ends all processes at once, but after the others the one that they need; then the reaper."""
+        """Ends all processes at the same time, then `last`, which the others need, then the reaper."""
         for names in ([name for name in self._running if name != last], [last] * (last in self._running)):
             for name in names:
                 _ask_to_end(self._running[name])
@@ -105,4 +105,4 @@ class Children:
 
 def _ask_to_end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
-    process.send_signal(signal.SIGCONT)  # one that is paused could not listen
+    process.send_signal(signal.SIGCONT)  # a paused process could not react

@@ -1,4 +1,4 @@
-"""The programs of dtq, as one process starts another."""
+"""The command line by which one process of dtq starts another."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A process that starts anew as itself, to load new code."""
+"""Lets a process start itself again, to load new code."""
 
 import atexit
 import os
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 
 class Successor:
-    """The program that takes this process's place when it has ended, once it is called. Made before others
-    that do something at the end, it comes after them: what they had to write is written.
+    """Replaces this process by a command when Python exits, if `call` was called. `atexit` runs the function
+    that was registered first at the very end: make this before all others, so that they can write before.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -17,7 +17,7 @@ class Successor:
         atexit.register(self._start)
 
     def call(self) -> None:
-        """Lets it come, unless the terminal was closed: that is a SIGHUP too, and means the end."""
+        """Asks for the replacement, unless the terminal was closed: that is a SIGHUP too, to end it."""
         if has_terminal() == self._terminal:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
             self._called = True
@@ -26,7 +26,7 @@ class Successor:
         if self._called:
             sys.stdout.flush()
             sys.stderr.flush()
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # one more has to wait for its handler
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # held until there is a handler
             signal.signal(signal.SIGHUP, signal.SIG_DFL)
             os.execv(self._command[0], self._command)
 

@@ -1,4 +1,4 @@
-"""Keeps processes running: one that ends is started again, and SIGHUP replaces them one after another."""
+"""Keeps processes running: starts those again that end, and replaces them one after another at SIGHUP."""
 
 import logging
 import signal
@@ -9,7 +9,7 @@ from types import FrameType
 from dtq.processes.children import Children
 from dtq.processes.reexec import has_terminal
 
-TICK = 0.2  # seconds between two looks at what has ended
+TICK = 0.2  # seconds between two checks for ended processes
 log = logging.getLogger("dtq.processes")
 
 
@@ -18,13 +18,14 @@ def keep(
     environment: Mapping[str, str] | None = None,
     replaceable: Mapping[str, Callable[[int], bool]] | None = None,
 ) -> None:
-    """Runs processes until SIGTERM or SIGINT, then ends them; one that ends before is started again. SIGHUP
-    has them replaced, one after another, to load new code.
+    """Runs processes until SIGTERM or SIGINT, then ends them. A process that ends before is started again.
+    SIGHUP replaces the processes one after another, to load new code.
 
     Args:
         commands: name -> program and arguments.
-        environment: goes on top of this process's own.
-        replaceable: name -> tells whether its process, of this id, is at work. Others stay when SIGHUP comes.
+        environment: added to this process's own.
+        replaceable: name -> function that takes a process id and returns whether this process is at work.
+            SIGHUP replaces no other processes.
     """
     asked, processes, pids = _listen(), Children(), dict[str, int]()
     relay = _Relay(processes, pids, replaceable or {})
@@ -48,8 +49,8 @@ def keep(
 
 
 class _Relay:
-    """Replaces processes one after another: the next when the successor of the one before is at work. Should
-    that never be, since the new code does not even load, the others go on with the old.
+    """Replaces processes one after another: the next one when the last one's successor is at work. If the new
+    code does not load, that never happens, and the other processes go on with the old code.
     """
 
     def __init__(
@@ -57,15 +58,15 @@ class _Relay:
     ) -> None:
         self._processes, self._pids, self._at_work = processes, pids, at_work
         self._waiting: list[str] = []
-        self._name, self.leaving = "", 0  # who is replaced now, and the id of its process
+        self._name, self.leaving = "", 0  # the process that is being replaced, and its id
 
     def begin(self) -> None:
-        """All of them, also those that were just replaced: the code may have changed once more."""
+        """Starts with all processes, also those just replaced: the code may have changed once more."""
         self._waiting = list(self._at_work)
         log.info("replacing %s, one after another", ", ".join(self._waiting))
 
     def go_on(self) -> None:
-        """Asks the next one to end, if it is its turn."""
+        """Asks the next process to end, if it is its turn."""
         if self._name:
             pid = self._pids[self._name]
             if pid == self.leaving or not self._at_work[self._name](pid):
@@ -78,7 +79,7 @@ class _Relay:
 
 
 def _listen() -> list[int]:
-    """The signals that arrive from now on. A closed terminal's SIGHUP is a SIGTERM; `nohup` wants none."""
+    """A list to which signals are added from now on. A closed terminal's SIGHUP counts as SIGTERM."""
     asked: list[int] = []
     terminal = has_terminal()
 
@@ -87,6 +88,6 @@ def _listen() -> list[int]:
 
     signal.signal(signal.SIGINT, note)
     signal.signal(signal.SIGTERM, note)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # under `nohup` it stays ignored
         signal.signal(signal.SIGHUP, note)
     return asked

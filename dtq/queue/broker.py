@@ -23,9 +23,9 @@ from dtq.queue.scripts import LUA, Scripts
 from dtq.queue.task import NewTask, Status, Stored, parse
 from dtq.queue.worker_info import WorkerInfo
 
-SCAN_LIMIT = 1000  # documents that a filtered listing looks at, at most
+SCAN_LIMIT = 1000  # documents that a filtered listing reads from each structure, at most
 HEADER = 8192  # bytes that nearly always hold a document's header
-ANSWER_TIMEOUT = 1.0  # seconds to wait for Redis where somebody waits for an answer: with one repeat, two
+ANSWER_TIMEOUT = 1.0  # seconds to wait for Redis while a user waits for an answer: two with one retry
 HEADERS = (LUA / "headers.lua").read_text()
 
 
@@ -34,15 +34,16 @@ class Broker:
 
     Args:
         url: the server, as `redis://host:port/0`; `dtq.connection` knows the other forms.
-        settings: rules of the queue. All processes of a queue should have the same.
-        timeout: seconds to wait for Redis, for those who have somebody waiting.
+        settings: the rules of the queue. All its processes should have the same.
+        timeout: seconds to wait for a reply of Redis; by default redis-py's.
     """
 
     def __init__(self, url: str, settings: Settings | None = None, timeout: float | None = None) -> None:
         self.settings = settings or Settings()
         self.keys = Keys(self.settings.key_prefix)
-        # A command whose reply was lost is sent again: transitions are safe to repeat. But a claim sent twice
-        # would leave the tasks of the first to the end of their leases: it and the blocking wait are not.
+        # `redis` repeats a command whose reply was lost: transitions are safe to repeat. `once` does not. It
+        # serves the blocking wait, and claims: if a claim were sent twice, nobody would run the tasks of the
+        # first one until their leases end.
         self.redis = connect(url, self.settings, retries=1, timeout=timeout)
         self.once = connect(url, self.settings, retries=0, timeout=timeout)
         self.scripts = Scripts(self.redis, self.once, self.keys, self.settings)
@@ -61,7 +62,7 @@ class Broker:
 
         Raises:
             Refused: a parent is unknown or cancelled, or an id exists with another fingerprint.
-            redis.ResponseError: too few replicas have it (`DTQ_WAIT_REPLICAS`); submit it again.
+            redis.ResponseError: too few replicas have the tasks (`DTQ_WAIT_REPLICAS`); submit them again.
         """
         run = self.scripts.run_replicated if self.settings.wait_replicas else self.scripts.run
         word, *ids = run("submit", *map(msgspec.json.encode, tasks))
@@ -72,14 +73,14 @@ class Broker:
     def report_and_claim(
         self, worker_id: str, reports: Sequence[Report], n: int
     ) -> tuple[list[Verdict], list[Stored]]:
-        """Reports what was done and claims up to `n` tasks, in one round trip.
+        """Reports attempts that ended and claims up to `n` tasks, in one round trip.
 
         Returns:
             A verdict for each report, in order, and the claimed tasks in the order to run them.
 
         Raises:
-            redis.ConnectionError, redis.TimeoutError: the reply was lost. Reports may be sent again; a claim
-                that got lost comes back when its lease ends.
+            redis.ConnectionError, redis.TimeoutError: the reply was lost. Reports may be sent again; the
+                tasks of a lost claim are free again when their leases end.
         """
         jitter, kinds = self.settings.backoff_jitter, groupby(reports, attrgetter("transition"))
         calls = [(kind, worker_id, *_flat(r.arguments(jitter) for r in group)) for kind, group in kinds]
@@ -96,7 +97,7 @@ class Broker:
         return cast(int, self.scripts.run("release", worker_id, int(started), *pairs)) if tasks else 0
 
     def heartbeat(self, worker: WorkerInfo, held: Sequence[Stored] = ()) -> set[str]:
-        """Registers the worker for three beats and extends the leases of what it holds.
+        """Registers the worker for three beats and extends the leases of the tasks it holds.
 
         Returns:
             Ids that it no longer owns: another worker may have them.
@@ -107,34 +108,34 @@ class Broker:
         return {task_id.decode() for task_id in lost}
 
     def maintain(self) -> Maintained:
-        """Does what time brings about, unless that was just done: due tasks, lost workers, clean-up."""
+        """Frees due tasks and those of lost workers, deletes old ones. Does nothing if this was just done."""
         return maintenance.maintain(self.scripts)
 
     def cancel(self, task_id: str) -> str:
-        """Cancels a task that was not started. Returns `cancelled`, `unknown`, or the status in the way."""
+        """Cancels a task that waits to run. Returns `cancelled`, `unknown`, or the status that forbids it."""
         return cast(bytes, self.scripts.run("cancel", task_id)).decode()
 
     def requeue(self, task_ids: Sequence[str] | None = None) -> list[str]:
-        """Gives dead tasks a fresh start: these, or all. Returns the ids that were in the dead letter."""
+        """Gives dead tasks a fresh start: these or all. Returns the ids that were in the dead letter."""
         return self._from_dead_letter("requeue", task_ids)
 
     def discard(self, task_ids: Sequence[str] | None = None) -> list[str]:
-        """Cancels dead tasks for good: these, or all. Returns the ids that were in the dead letter."""
+        """Cancels dead tasks for good: these or all. Returns the ids that were in the dead letter."""
         return self._from_dead_letter("discard", task_ids)
 
     def deregister(self, worker_id: str) -> None:
-        """Removes a worker that says goodbye."""
+        """Removes the registration of a worker that stops."""
         with self.redis.pipeline() as pipe:
             pipe.delete(self.keys.worker + worker_id).srem(self.keys.workers, worker_id).execute()
 
     def wait(self, seconds: float) -> None:
-        """Sleeps until there may be work, at most so long. A wake-up is a hint only: look in any case."""
+        """Sleeps until there may be work, `seconds` at most. A wake-up is only a hint: claim in any case."""
         self.once.bzpopmin(self.keys.wake, seconds)
 
-    # ---------------------------------------------------------------- questions
+    # ---------------------------------------------------------------- queries
 
     def get(self, task_id: str) -> Stored | None:
-        """The task, or None where the id is unknown or its result was kept long enough."""
+        """The task, or None if the id is unknown or the task was deleted after `DTQ_RESULT_TTL`."""
         found = self.get_many([task_id])
         return found[0] if found else None
 
@@ -144,7 +145,7 @@ class Broker:
         return [parse(document) for document in documents if document]
 
     def tasks(self, status: Status | None = None, type: str | None = None, limit: int = 50) -> list[Stored]:
-        """Tasks, newest first. Filters go before the limit, within the newest 1,000 of each structure."""
+        """Tasks, newest first. Filters apply before `limit`, to the newest 1,000 tasks of each structure."""
         found: list[Stored] = []
         for name in self._places(status):
             found += self._newest(name, status, type, limit)
@@ -156,7 +157,7 @@ class Broker:
         return list(map(parse, self.redis.eval(HEADERS, len(keys), *keys, HEADER)))
 
     def counts(self) -> dict[str, int]:
-        """How many tasks are in each place; `pending` is both priorities, `completed` all there ever were."""
+        """How many tasks are in each place. `pending` counts both priorities, `completed` all tasks ever."""
         k = self.keys
         with self.redis.pipeline(transaction=True) as pipe:
             pipe.llen(k.pending).llen(k.pending_high).zcard(k.processing).zcard(k.delayed).zcard(k.waiting)
@@ -173,7 +174,7 @@ class Broker:
         }
 
     def workers(self) -> list[WorkerInfo]:
-        """The live workers as they described themselves at their last beat, by id."""
+        """The live workers as they described themselves at their last heartbeat, ordered by id."""
         ids = sorted(worker.decode() for worker in self.redis.smembers(self.keys.workers))
         documents = self.redis.mget([self.keys.worker + worker for worker in ids]) if ids else []
         return [worker_info.parse(document) for document in documents if document]
@@ -187,7 +188,7 @@ class Broker:
         except redis.ResponseError:  # a managed server that hides its settings looks after them itself
             return True
 
-    # ---------------------------------------------------------------- how
+    # ---------------------------------------------------------------- helpers
 
     def _places(self, status: Status | None) -> Iterable[str]:
         k = self.keys

@@ -1,6 +1,7 @@
 """Every Redis key of the queue: its name, its type and its meaning, in one place.
 
-No other module spells a key, and the Lua scripts get the same names from `Keys.lua_table`. A task's id is in
+No other module spells a key, and the Lua scripts get the same names from `Keys.lua_table`. Only
+`dtq.queue.broker` changes the queue's keys; those under `access:` are the gateway's. A task's id is in
 exactly one of the places marked with a star, and the task's status says in which.
 """
 
@@ -24,12 +25,12 @@ class Keys:
         self.completed = prefix + "tasks:completed"  # string: how many tasks were completed
         self.high_streak = prefix + "tasks:high_streak"  # string: high claims while a normal task waited
         self.wake = prefix + "tasks:wake"  # zset, at most one member: wakes one idle worker
-        self.new = prefix + "tasks:new"  # Pub/Sub channel: each submitted id, for whoever watches
+        self.new = prefix + "tasks:new"  # Pub/Sub channel: each submitted id
         self.maintained = prefix + "tasks:maintained"  # string, short-lived: maintenance was just done
         self.workers = prefix + "workers:active"  # set: worker ids
         self.task_times = prefix + "metrics:task_times"  # zset: id -> seconds in the handler
         self.completed_at = prefix + "metrics:completed_at"  # zset: id -> when it was completed
-        self.run_seconds = prefix + "metrics:run_seconds"  # string: seconds in handlers, all told
+        self.run_seconds = prefix + "metrics:run_seconds"  # string: sum of all task_times ever
         self.counters = prefix + "metrics:counters"  # hash: submitted, retried, recovered, stale, ...
         self.access_keys = prefix + "access:keys"  # hash: id -> an API key without its secret: JSON
         # The rest are followed by an id.
@@ -37,7 +38,7 @@ class Keys:
         self.dependencies = prefix + "dependencies:"  # set: parents that are not completed yet
         self.dependents = prefix + "dependents:"  # set: children that are not finished yet
         self.worker = prefix + "worker:"  # string that expires after three missed beats: JSON
-        self.rate = prefix + "access:rate:"  # list that expires: when the last calls of a key or address were
+        self.rate = prefix + "access:rate:"  # list that expires: times of the last calls of a key or address
         self.session = prefix + "access:session:"  # string that expires: the API key of a login
 
     def lua_table(self) -> str:

@@ -1,6 +1,6 @@
-"""What time brings about: due tasks become free, lost workers' tasks go back, old results are deleted.
+"""Maintenance: due tasks become pending, tasks of lost workers return to the queue, old results are deleted.
 
-Every worker and every gateway asks for it again and again; `maintain.lua` lets one of them do it at a time.
+Every worker and every gateway asks for it twice a second; `maintain.lua` does it for the first that asks.
 """
 
 import logging
@@ -13,7 +13,7 @@ import redis
 from dtq.queue.scripts import Scripts
 from dtq.transient import Outage
 
-INTERVAL = 0.5  # seconds; two of them fit into the second by which a recovery may be late
+INTERVAL = 0.5  # seconds; a recovery may be late by two of them
 LIMIT = 500  # tasks of each kind that one call moves
 log = logging.getLogger("dtq.broker")
 
@@ -30,7 +30,7 @@ class Maintained(NamedTuple):
 
 
 def maintain(scripts: Scripts) -> Maintained:
-    """Does it once, unless somebody else has just done it."""
+    """Maintains the queue once, unless another process has just done so."""
     *moved, outlived = scripts.run("maintain", int(1000 * INTERVAL), LIMIT) or [[]]
     dropped = scripts.run("discard", *outlived) if outlived else []
     if dropped:
@@ -41,7 +41,7 @@ def maintain(scripts: Scripts) -> Maintained:
 def keep_maintaining(
     maintain: Callable[[], object], ended: threading.Event, log: logging.Logger = log
 ) -> None:
-    """Maintains a queue twice a second until `ended` is set. It waits while Redis is away."""
+    """Maintains a queue twice a second until `ended` is set. Waits while Redis is away."""
     outage, pause = Outage(log), 0.0
     while not ended.wait(pause):
         try:

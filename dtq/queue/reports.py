@@ -1,4 +1,4 @@
-"""What a worker says of an attempt that ended, and what the broker answers."""
+"""A worker's report of an attempt that ended, and the broker's answer to it."""
 
 import random
 import time
@@ -22,8 +22,8 @@ class Completed(NamedTuple):
         return "complete"
 
     def arguments(self, jitter: float = 0.0) -> tuple[Any, ...]:
-        """As `complete.lua` wants it. It gets the age of the end, since two machines share no clock. A result
-        waits for nothing, so `jitter` plays no part.
+        """The arguments of `complete.lua`. The end is given by its age, since two machines share no clock.
+        `jitter` has no effect: nothing waits after a result.
         """
         age = time.monotonic() - self.ended
         return self.task.id, self.task.attempts, self.duration, age, self.result
@@ -47,7 +47,7 @@ class Failed(NamedTuple):
         return "fail"
 
     def arguments(self, jitter: float = 0.0) -> tuple[Any, ...]:
-        """As `fail.lua` wants it. `jitter` is the share of the wait that is left to chance."""
+        """The arguments of `fail.lua`. A random share of the wait, at most `jitter`, is added to it."""
         chance, age = 1 + random.uniform(0, jitter), time.monotonic() - self.ended
         attempt = (self.task.id, self.task.attempts, self.outcome, self.error, self.retries)
         return *attempt, chance, self.duration, age
@@ -58,7 +58,7 @@ Report = Completed | Failed
 
 class Verdict(NamedTuple):
     """What became of a report: `completed`, `retry` (its number, and the wait in seconds), `failed`,
-    `repeated` (it was known already) or `stale` (the task is no longer this attempt's, and was left alone).
+    `repeated` (it was reported before) or `stale` (the task is no longer this attempt's and was not changed).
     """
 
     report: Report
@@ -68,7 +68,7 @@ class Verdict(NamedTuple):
 
 
 def verdict(report: Report, answer: list[bytes]) -> Verdict:
-    """What a script answers to a report: a word, and for `retry` a number and seconds."""
+    """Reads a script's answer to a report: a word; for `retry` also its number and the wait in seconds."""
     word, *rest = answer
     return (
         Verdict(report, word.decode(), int(rest[0]), float(rest[1]))

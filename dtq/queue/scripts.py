@@ -1,4 +1,4 @@
-"""The Lua scripts: each transition of the queue is one of them, so that Redis does it whole or not at all."""
+"""The Lua scripts: each transition of the queue is one script, so that Redis does it whole or not at all."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from dtq.connection import Redis
 from dtq.queue.keys import Keys
 
 LUA = files("dtq.queue") / "lua"
-REPLICAS_TIMEOUT = 500  # milliseconds that replicas may take to say that they have a task
+REPLICAS_TIMEOUT = 500  # milliseconds that replicas may take to confirm a write
 SETTINGS_IN_LUA = (
     "lease", "max_crashes", "high_burst", "backoff_base", "backoff_cap", "result_ttl", "dead_letter_ttl",
     "dead_letter_max",
@@ -25,7 +25,7 @@ TRANSITIONS = (
 
 
 class Script(NamedTuple):
-    """A script's text, and the SHA-1 by which a server that has seen it knows it."""
+    """A script's text, and its SHA-1, by which a server finds a script that it has loaded."""
 
     text: str
     sha: str
@@ -35,8 +35,8 @@ class Scripts:
     """Runs the transitions of one queue by name.
 
     Args:
-        client: sends a command again whose reply was lost.
-        once: does not.
+        client: sends a command again if its reply was lost.
+        once: sends each command once.
         keys, settings: the names and the rules that every script begins with.
     """
 
@@ -44,7 +44,7 @@ class Scripts:
         self._client, self._once, self._keys, self._settings = client, once, keys, settings
 
     def __getitem__(self, transition: str) -> Script:
-        """Every run of a script begins here."""
+        """The script of a transition. Every run of a script begins here."""
         return self._scripts[transition]
 
     def by_sha(self) -> dict[str, str]:
@@ -56,20 +56,20 @@ class Scripts:
         script = self[transition]
         try:
             return self._client.evalsha(script.sha, 1, self._keys.pending, *args)
-        except NoScriptError:  # a server that is new, or was started again
+        except NoScriptError:  # the server is new or was restarted
             return self._client.eval(script.text, 1, self._keys.pending, *args)
 
     def run_replicated(self, transition: str, *args: Any) -> Any:
-        """The same, but replicas have it too when this returns. All goes over one connection: another one
-        may reach another primary, after a failover, which knows nothing of it.
+        """Like `run`, but waits until replicas have the write too. All commands use one connection: after a
+        failover, a second connection might lead to another primary, which lacks the write.
 
         Raises:
-            redis.ResponseError: too few replicas have it in time.
+            redis.ResponseError: too few replicas confirmed the write in time.
         """
         wanted = self._settings.wait_replicas
         with self._client.pipeline(transaction=False) as pipe:
             pipe.eval(self[transition].text, 1, self._keys.pending, *args)
-            # WAIT looks at this client's last write, and what is submitted again writes nothing.
+            # WAIT waits for this client's last write, but a repeated submission writes nothing.
             pipe.hincrby(self._keys.counters, "submitted", 0)
             pipe.wait(wanted, REPLICAS_TIMEOUT)
             answer, _, reached = pipe.execute()
@@ -81,7 +81,7 @@ class Scripts:
         """Runs several transitions in one round trip, through the client that never repeats.
 
         Args:
-            calls: the name of a transition and its arguments, each.
+            calls: for each, the name of a transition and its arguments.
         """
         named = [(self[transition], args) for transition, *args in calls]
         with self._once.pipeline(transaction=False) as pipe:
@@ -97,7 +97,7 @@ class Scripts:
 
     @cached_property
     def _scripts(self) -> dict[str, Script]:
-        """The transitions as this server understands them: names and settings first, then the shared part."""
+        """The scripts for this server. Each begins with the key names, the settings and the shared part."""
         modern = int(self._client.info("server")["redis_version"].split(".")[0]) >= 7
         rules = ", ".join(f"{name}={getattr(self._settings, name)}" for name in SETTINGS_IN_LUA)
         shared = f"{self._keys.lua_table()}local S = {{{rules}}}\n{(LUA / 'shared.lua').read_text()}"
@@ -107,7 +107,7 @@ class Scripts:
 
 
 def _flags(transition: str) -> str:
-    """A server whose memory is full refuses new tasks, but lets old ones be finished (Redis 7 and newer)."""
+    """A script's first line (Redis 7): a server with full memory refuses new tasks but finishes old ones."""
     return "#!lua\n" if transition == "submit" else "#!lua flags=allow-oom\n"
 
 

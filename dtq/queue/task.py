@@ -12,13 +12,13 @@ J = TypeVar("J")  # how payloads are held: msgspec.Raw (bytes as they came) or A
 
 
 class Status(StrEnum):
-    """Where a task is. Its id is in the structure that the state names, and in no other."""
+    """The state of a task. Its id is in the Redis structure named beside the state, and in no other."""
 
     PENDING = "pending"  # tasks:pending or tasks:pending:high: free to be claimed
     PROCESSING = "processing"  # tasks:processing: a worker holds it until its lease ends
-    RETRYING = "retrying"  # tasks:delayed: failed, and is tried again when due
+    RETRYING = "retrying"  # tasks:delayed: an attempt failed; the next is due later
     SCHEDULED = "scheduled"  # tasks:delayed: submitted with a delay
-    WAITING = "waiting"  # tasks:waiting: some parent is not completed
+    WAITING = "waiting"  # tasks:waiting: a parent is not completed yet
     COMPLETED = "completed"  # tasks:finished: its one result is stored
     CANCELLED = "cancelled"  # tasks:finished: will never run
     FAILED = "failed"  # tasks:dead_letter: a human decides
@@ -38,8 +38,8 @@ class Attempt(msgspec.Struct, kw_only=True):
 class Task(msgspec.Struct, Generic[J], kw_only=True):
     """A task as Redis holds it and as HTTP shows it.
 
-    In Redis it is one JSON object whose last members are `data` and, once completed, `result`: the client's
-    and the handler's own bytes. Times are seconds since the epoch there, and ISO 8601 in UTC over HTTP.
+    In Redis it is one JSON object whose last members are `data` and, once completed, `result`: the bytes as
+    client and handler gave them. Times are seconds since the epoch in Redis, and ISO 8601 in UTC over HTTP.
     """
 
     id: str
@@ -82,15 +82,15 @@ def parse_plain(document: bytes) -> Task[Any]:
 
 
 class NewTask(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What a client asks for; as JSON, the first form of the document. `submit.lua` adds status and time.
+    """A new task. Its JSON is the first form of the document, to which `submit.lua` adds status and time.
 
     Args:
         type: name of a handler.
         depends_on: ids of tasks that must be completed before this one starts.
         delay: seconds before it may start.
         max_retries, timeout: override those of its type; timeout in seconds.
-        fingerprint: tells apart two different requests that were given the same id.
-        data: the payload as JSON, kept byte for byte. It stays the last member: the scripts split there.
+        fingerprint: distinguishes different requests that were given the same id.
+        data: the payload as JSON, kept byte for byte. It must stay the last member: the scripts split there.
     """
 
     id: str = msgspec.field(default_factory=lambda: str(uuid.uuid4()))

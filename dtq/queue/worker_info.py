@@ -1,4 +1,4 @@
-"""What a worker says of itself at each beat."""
+"""A worker's description of itself, which it sends with each heartbeat."""
 
 from datetime import datetime
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class WorkerInfo(msgspec.Struct, kw_only=True):
-    """A worker as `worker:{id}` shows it. The times are put in by `heartbeat.lua`, on Redis's clock."""
+    """A worker as the key `worker:{id}` holds it. `heartbeat.lua` adds the times, by Redis's clock."""
 
     id: str
     status: str  # idle, busy or draining

@@ -1,4 +1,4 @@
-"""What a worker holds: the tasks it has claimed and not yet accounted for. Shared by its two threads."""
+"""The tasks that a worker has claimed and not yet reported. Its two threads share them."""
 
 import threading
 import time
@@ -9,13 +9,13 @@ from dtq.queue.task import Stored
 
 
 class Claimed:
-    """Claimed tasks on their way from not started, over the one that runs, to reported.
+    """A worker's claimed tasks: those not started, the one that runs, and those ended but not reported.
 
-    Every method is atomic. Leases are watched on this machine's clock, which goes on while the process is
-    stopped: a worker that wakes up late drops what it had not started.
+    Every method is atomic. Leases are timed by this machine's clock, which goes on while the process is
+    stopped: a worker that wakes up too late drops the tasks that it had not started.
 
     Args:
-        lease: seconds that a claim or a beat is good for.
+        lease: seconds for which a claim or a heartbeat leases a task.
     """
 
     def __init__(self, lease: float) -> None:
@@ -28,14 +28,14 @@ class Claimed:
         self.taken_at = 0.0  # when the batch was claimed, time.monotonic
 
     def take(self, tasks: list[Stored], asked_at: float) -> None:
-        """Tasks that were just claimed. `asked_at`: when the claim was sent, so before the lease began."""
+        """Adds tasks that were just claimed. `asked_at`: when the claim was sent, before the leases began."""
         with self._lock:
             self._unstarted.extend(tasks)
             self.taken_at = asked_at
             self._good_until = asked_at + self._lease
 
     def start(self) -> Stored | None:
-        """The next task to run, now the current one; None where there is none, or the leases have run out."""
+        """Makes the next task the current one and returns it; None if there is none or the leases ended."""
         with self._lock:
             if time.monotonic() > self._good_until:
                 self._unstarted.clear()
@@ -43,37 +43,37 @@ class Claimed:
             return self.current
 
     def end(self, report: Report | None) -> None:
-        """The current task has ended, with something to report or (given back) with nothing."""
+        """Ends the current task, with its report, or with None if the task was given back."""
         with self._lock:
             if self.current and report:
                 self._unreported.append(report)
             self.current = None
 
     def reports(self) -> list[Report]:
-        """What the broker has to hear of; it stays here until it is `reported`."""
+        """The reports that are to be sent. They stay here until `reported` removes them."""
         with self._lock:
             return list(self._unreported)
 
     def reported(self, n: int) -> None:
-        """The first `n` reports have arrived."""
+        """Removes the first `n` reports, which the broker has received."""
         with self._lock:
             del self._unreported[:n]
 
     def give_back(self) -> list[Stored]:
-        """Takes out all that was not started, in its order."""
+        """Removes and returns the tasks that were not started, in order."""
         with self._lock:
             tasks = list(self._unstarted)
             self._unstarted.clear()
             return tasks
 
     def held(self) -> list[Stored]:
-        """Everything that needs its lease extended."""
+        """All tasks whose leases must be extended."""
         with self._lock:
             current = [self.current] if self.current else []
             return [report.task for report in self._unreported] + current + list(self._unstarted)
 
     def extended(self, asked_at: float, lost: set[str]) -> None:
-        """A beat got through: leases run from `asked_at`, except of the lost ones, which are not started."""
+        """Extends the leases after a heartbeat sent at `asked_at`. Drops lost tasks that were not started."""
         with self._lock:
             self._good_until = asked_at + self._lease
             self._unstarted = deque(task for task in self._unstarted if task.id not in lost)

@@ -1,7 +1,7 @@
-"""What may break into the main thread of a worker: signals, and the time limit of a handler.
+"""What may interrupt the main thread of a worker: signals, and the time limit of a handler.
 
 A signal can arrive between any two steps of a program. A worker lets it raise an exception in two places:
-in the wait for work, and in the handler. Everywhere else the signal is noted, and the worker looks later.
+in the wait for work, and in the handler. Everywhere else the worker notes the signal and acts on it later.
 """
 
 import logging
@@ -18,7 +18,7 @@ LAST_WORDS = 1.0  # seconds that a handler gets to end once its time limit has i
 
 
 class TimeLimit(BaseException):
-    """Raised in a handler whose time is up; a BaseException, so that `except Exception` lets it by."""
+    """Raised in a handler whose time is up; a BaseException, which `except Exception` does not catch."""
 
 
 class Interrupted(BaseException):
@@ -26,7 +26,7 @@ class Interrupted(BaseException):
 
 
 class Place(Enum):
-    """Where the main thread is, as far as signals care."""
+    """Where the main thread is: this decides what a signal may do."""
 
     ELSEWHERE = "no exception may be raised"
     WAIT = "the wait for work may be interrupted"
@@ -34,7 +34,7 @@ class Place(Enum):
 
 
 class Interrupts:
-    """The signals of a worker, and the clock of its handler.
+    """Handles a worker's signals, and keeps the time limit of its handler.
 
     Args:
         drain_timeout: seconds that a handler gets once the worker was asked to end.
@@ -42,11 +42,11 @@ class Interrupts:
 
     Attributes:
         stopping: whether the worker was asked to end.
-        reload: whether SIGHUP asked, so that its process is to start anew.
+        reload: whether SIGHUP asked for that: the process is to start again, with new code.
     """
 
     def __init__(self, drain_timeout: float, log: logging.Logger) -> None:
-        self.stopping = False  # no Event: its lock would stop a signal that interrupts another for ever
+        self.stopping = False  # no Event: a signal inside another's handler would wait for its lock for ever
         self.reload = False
         self._drain_timeout, self._log = drain_timeout, log
         self._place = Place.ELSEWHERE
@@ -55,9 +55,9 @@ class Interrupts:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Takes the signals of this process while the block runs."""
+        """Handles the signals of this process while the block runs."""
         actions = dict.fromkeys((signal.SIGTERM, signal.SIGINT), self._stop) | {signal.SIGALRM: self._alarm}
-        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # else `nohup` wants it so
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # under `nohup` it stays ignored
             actions[signal.SIGHUP] = self._stop
         before = {number: signal.signal(number, action) for number, action in actions.items()}
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # see `Successor`
@@ -68,27 +68,27 @@ class Interrupts:
                 signal.signal(number, action)
 
     def wait(self, action: Callable[[], object]) -> None:
-        """Waits for work by this action, unless the worker was asked to end.
+        """Waits for work, by calling `action`, unless the worker was asked to end.
 
         Raises:
-            Interrupted: it was asked meanwhile.
+            Interrupted: a signal asked it to end meanwhile.
         """
         self._place = Place.WAIT
-        if not self.stopping:  # asked afterwards: a signal may come in between
+        if not self.stopping:  # checked after the line above: a signal may come in between
             action()
         self._place = Place.ELSEWHERE
 
     def limit(self, seconds: float, handler: Callable[[], T]) -> T:
-        """Runs a handler within this time.
+        """Runs a handler for `seconds` at most.
 
         Raises:
             TimeLimit: its time was up.
-            Interrupted: the worker has to go before it is done.
+            Interrupted: the worker must end before the handler is done.
         """
         try:
             self._place = Place.HANDLER
             self._allow(seconds)
-            if self.stopping:  # asked afterwards: a signal may come in between
+            if self.stopping:  # checked after the lines above: a signal may come in between
                 self._allow(min(seconds, self._drain_timeout))
             result = handler()
             self._place = Place.ELSEWHERE
@@ -101,8 +101,8 @@ class Interrupts:
             self._deadline = float("inf")
 
     def is_stuck(self) -> bool:
-        """Whether a handler goes on after its time limit. The second thread asks again and again; only
-        the second yes in a row counts, since after a SIGSTOP the alarm may still be on its way.
+        """Whether a handler still runs after its time limit. True only when two calls in a row find it so:
+        after a SIGSTOP the alarm may still be on its way.
         """
         before, self._overdue = self._overdue, time.monotonic() > self._deadline + LAST_WORDS
         return before and self._overdue

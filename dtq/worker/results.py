@@ -9,11 +9,11 @@ from dtq.tasks import PermanentError
 from dtq.worker.interrupts import TimeLimit
 
 SIZE_LIMIT = 2**20  # bytes
-DEPTH_LIMIT = 100  # levels; who reads it has a stack of limited depth
+DEPTH_LIMIT = 100  # levels; programs that read JSON have a stack of limited depth
 
 
 def read_payload(payload: msgspec.Raw) -> Any:
-    """The payload as a Python value. PermanentError: it cannot be read."""
+    """The payload as a Python value. PermanentError: the payload cannot be read."""
     try:
         return msgspec.json.decode(payload)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -21,7 +21,7 @@ def read_payload(payload: msgspec.Raw) -> Any:
 
 
 def write_result(result: Any) -> bytes:
-    """The result as JSON. PermanentError: it is none, or too long, or too deep."""
+    """The result as JSON. PermanentError: it cannot be JSON, is too long, or is nested too deep."""
     try:
         text = json.dumps(result, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError) as error:
@@ -34,7 +34,7 @@ def write_result(result: Any) -> bytes:
 
 
 def error_text(error: BaseException) -> str:
-    """What the error says, in at most 1,000 characters that can be stored."""
+    """The error as text that can be stored, in at most 1,000 characters."""
     name = "" if isinstance(error, PermanentError | TimeLimit) else f"{type(error).__name__}: "
     try:
         text = f"{name}{error}"

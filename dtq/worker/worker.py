@@ -1,7 +1,7 @@
 """A worker: claims tasks, runs them one at a time, reports. One process; more processes for more parallelism.
 
-The main thread runs the handlers, so that a time limit can interrupt them. A second thread shows signs of
-life, gives back what was claimed but cannot be started soon, and ends the process if a handler never returns.
+The main thread runs the handlers, so that a time limit can interrupt them. A second thread sends heartbeats,
+maintains the queue, gives back tasks that cannot start soon, and ends the process if a handler never returns.
 """
 
 import logging
@@ -29,7 +29,7 @@ from dtq.worker.interrupts import Interrupted, Interrupts, TimeLimit
 from dtq.worker.results import error_text, read_payload, write_result
 
 T = TypeVar("T")
-TICK = 0.1  # seconds between two looks of the second thread
+TICK = 0.1  # seconds between two rounds of the second thread
 IDLE_WAIT = 2.0  # seconds: the longest that a lost wake-up can delay a task
 STUCK = 70  # exit code of a worker that had to end itself
 
@@ -39,12 +39,12 @@ class Worker:
 
     Args:
         broker: the queue.
-        name: its id. Two workers at a time must not have the same.
+        name: its id. No two workers may have the same at a time.
         types: task types by name; by default all that are registered.
 
     Attributes:
         claimed: the tasks that it holds.
-        interrupts: what its signals asked for; with `reload`, its process is to start anew.
+        interrupts: what signals asked it to do; with `reload`, its process is to start again.
     """
 
     def __init__(self, broker: Broker, name: str, types: dict[str, TaskType] | None = None) -> None:
@@ -63,7 +63,7 @@ class Worker:
     # ---------------------------------------------------------------- main thread
 
     def run(self) -> None:
-        """Works until a signal ends it; then ends the task in hand, gives the rest back and says goodbye."""
+        """Works until a signal asks it to end; then ends the current task and gives the others back."""
         second = threading.Thread(target=self._keep_alive, name="heartbeat", daemon=True)
         with self.interrupts.listening():
             self._patiently(self._beat)
@@ -79,7 +79,7 @@ class Worker:
             self._leave()
 
     def perform(self, task: Stored) -> Report | None:
-        """Runs one task. Returns what to report; None where it was given back because the worker must go."""
+        """Runs one task. Returns its report, or None if it was given back because the worker must end."""
         with logs.about(task):
             self._log_claim(task)
             began = time.monotonic()
@@ -91,12 +91,12 @@ class Worker:
                 self._patiently(lambda: self.broker.release(self.name, [task], started=True))
                 tracing.end_given_back(task)
                 return None
-            except BaseException as error:  # also a handler's sys.exit: it fails, its worker goes on
+            except BaseException as error:  # also a handler's sys.exit: the task fails, the worker goes on
                 return self._failure(task, error, *self._took(began))
             return Completed(task, *self._took(began), result)
 
     def _took(self, began: float) -> tuple[float, float]:
-        """Seconds since `began`, and the time now, which go into the moving average and the report."""
+        """Updates the moving average. Returns the seconds since `began`, and the time now."""
         ended = time.monotonic()
         self._average += 0.3 * (ended - began - self._average)
         return ended - began, ended
@@ -129,13 +129,13 @@ class Worker:
         return {parent.id: msgspec.json.decode(parent.result) for parent in parents if parent}
 
     def _refill(self) -> int:
-        """Reports what is done and claims a new batch. Returns how many tasks there are to start."""
+        """Sends the reports and claims a new batch. Returns how many tasks are ready to start."""
         n = int(self.settings.prefetch_seconds / max(self._average, 1e-6))
         self._exchange(min(max(n, 1), self.settings.prefetch_max))
         return len(self.claimed)
 
     def _exchange(self, n: int = 0) -> None:
-        """Reports what is done and claims up to `n` tasks, in one round trip."""
+        """Sends the reports and claims up to `n` tasks, in one round trip."""
         with self._exchanging:
             asked_at = time.monotonic()
             verdicts, tasks = self.broker.report_and_claim(self.name, self.claimed.reports(), n)
@@ -146,14 +146,14 @@ class Worker:
                 self._log_verdict(verdict)
 
     def _idle(self) -> None:
-        """Waits for a wake-up, a signal, or `IDLE_WAIT`."""
+        """Waits for a wake-up or a signal, `IDLE_WAIT` seconds at most."""
         try:
             self.interrupts.wait(lambda: self._patiently(lambda: self.broker.wait(IDLE_WAIT)))
         except Interrupted:
             self.broker.once.connection_pool.disconnect()  # its reply may still be on the way
 
     def _patiently(self, action: Callable[[], T]) -> T | None:
-        """Does it as soon as Redis answers; gives up only when the worker has to go."""
+        """Repeats an action until Redis answers. Gives up and returns None if the worker was asked to end."""
         while True:
             try:
                 result = action()
@@ -166,7 +166,7 @@ class Worker:
                 return result
 
     def _leave(self) -> None:
-        """Reports what is done, gives back what was not started, says goodbye."""
+        """Sends the last reports, gives back the tasks that were not started, and deregisters."""
         try:
             self._exchange()
             given_back = self.broker.release(self.name, self.claimed.give_back())
@@ -196,7 +196,7 @@ class Worker:
                 self._ended.wait(self._outage.failed(error))
 
     def _beat(self) -> None:
-        """Shows a sign of life and extends the leases."""
+        """Sends a heartbeat, which extends the leases."""
         current, held, asked_at = self.claimed.current, self.claimed.held(), time.monotonic()
         status = "draining" if self.interrupts.stopping else "busy" if current else "idle"
         lost = self.broker.heartbeat(
@@ -218,7 +218,7 @@ class Worker:
                 )
 
     def _relieve(self) -> None:
-        """When the batch takes longer than planned: reports what is done, gives back what was not started."""
+        """Gives back the tasks that were not started and sends the reports, if the batch takes too long."""
         if time.monotonic() - self.claimed.taken_at < 2 * self.settings.prefetch_seconds:
             return
         if waiting := self.claimed.give_back():
@@ -228,7 +228,7 @@ class Worker:
             self._exchange()
 
     def _end_if_stuck(self) -> None:
-        """A handler that its time limit could not interrupt holds a worker for ever: the process must go."""
+        """Ends the process if its handler does not return: it would hold the worker for ever."""
         if self.interrupts.is_stuck():
             with logs.about(self.claimed.current):
                 logs.log_stack(
@@ -260,7 +260,7 @@ class Worker:
 
 
 def _what_follows(verdict: Verdict) -> str:
-    """After a failure."""
+    """What follows a failure, in words."""
     if verdict.word == "retry":
         return f"retry {verdict.retry} in {verdict.wait:.1f} s"
     return "to the dead letter" if verdict.word == "failed" else "as it was reported before"

@@ -4,8 +4,8 @@
     python scripts/benchmarks/how_far.py [--quick] [--json FILE]
 
 Starts a Redis server, gateways and workers of its own. Tasks per second depend on how many cores there are.
-What does not is the time that Redis computes for each task: it does so in one thread, so a second divided by
-that time is about what one Redis carries, with as many gateways and workers as you like on other machines.
+The CPU time of Redis for each task does not. Redis computes in one thread, so a second divided by that time
+is about what one Redis carries, with as many gateways and workers as you like on other machines.
 """
 
 import http.client
@@ -47,10 +47,10 @@ Figures = dict[str, tuple[float, str]]  # what -> how much, and its unit
 class Sizes(NamedTuple):
     """How much of everything, in each run."""
 
-    tasks: int  # that workers find in the queue
+    tasks: int  # tasks that wait when the workers begin
     single: int  # requests with one task
     batches: int  # requests with many
-    lives: int  # ten seconds of an idle worker, from each process that plays some
+    lives: int  # times that each process imitates ten seconds of an idle worker
     workers: Sequence[int]
     gateways: Sequence[int]
 
@@ -62,7 +62,7 @@ QUICK = Sizes(tasks=2_000, single=300, batches=60, lives=20, workers=(1, 2), gat
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--quick", is_flag=True, help="A short run: shows that it works; its figures are rough.")
 @click.option(
-    "--runs", type=click.IntRange(min=1), help="Take the median of so many.  [default: 3; 1 if quick]"
+    "--runs", type=click.IntRange(min=1), help="Take the median of so many runs.  [default: 3; 1 if quick]"
 )
 @click.option("--json", "file", type=click.Path(path_type=Path), help="Write the figures into this file too.")
 def main(quick: bool, runs: int | None, file: Path | None) -> None:
@@ -83,7 +83,7 @@ def main(quick: bool, runs: int | None, file: Path | None) -> None:
 
 
 def machine() -> str:
-    """What was measured, and how busy it was before."""
+    """The machine, the server's version, and the load before the measurement."""
     with System() as system:
         info = system.redis.info("server")
     name = info.get("server_name", "redis")
@@ -138,7 +138,7 @@ class System:
         self._supervisor.close()
 
     def need(self, workers: int = 0, gateways: int = 0) -> None:
-        """Starts what is missing to so many; returns when they are at work."""
+        """Starts workers and gateways until there are so many; returns when they are at work."""
         while len(self.workers) < workers:
             name = f"worker-{len(self.workers) + 1}"
             self.workers[name] = self._start(name, "worker", "--name", name)
@@ -149,7 +149,7 @@ class System:
             self.gateways.append({"pid": pid, "url": self._until(name, partial(announcement.find, home))})
 
     def waiting(self) -> int:
-        """How many workers wait for tasks; to begin that is the last thing that they do at their start."""
+        """How many workers wait for tasks. A worker that waits has started completely."""
         return [peer["cmd"] for peer in self.redis.client_list()].count("bzpopmin")
 
     def signal(self, number: int) -> None:
@@ -158,7 +158,7 @@ class System:
             self._supervisor.signal(name, number)
 
     def cpu(self) -> float:
-        """Seconds that the server's main thread has computed. Others write to the disk and free memory."""
+        """CPU seconds of the server's main thread. Other threads write to the disk and free memory."""
         info = self.redis.info("cpu")
         names = ("used_cpu_user", "used_cpu_sys")
         return float(sum(info.get(f"{name}_main_thread", info[name]) for name in names))
@@ -168,7 +168,7 @@ class System:
         return int(self.redis.info("memory")["used_memory"])
 
     def fill(self, tasks: int) -> None:
-        """Submits without a gateway."""
+        """Submits so many tasks without a gateway."""
         for _ in range(0, tasks, BATCH):
             self.broker.submit([NewTask(type="noop", data=msgspec.Raw(b"null")) for _ in range(BATCH)])
 
@@ -188,7 +188,7 @@ class System:
 
 
 def throughput(system: System, workers: int, tasks: int) -> Figures:
-    """So many workers find a full queue."""
+    """Measures how fast so many workers empty a queue."""
     system.need(workers=workers)
     seconds, redis, computed = drain(system, tasks)
     name = f"{workers} worker{'s' * (workers > 1)}, queue filled beforehand"
@@ -201,7 +201,7 @@ def throughput(system: System, workers: int, tasks: int) -> Figures:
 
 
 def one_by_one(system: System, tasks: int) -> Figures:
-    """The same as if tasks took longer than 50 ms: dtq's workers claim those singly."""
+    """Measures claims of one task each, as workers make them for tasks longer than 50 ms."""
     system.need(workers=2)
     _, redis, computed = drain(system, tasks)
     return {
@@ -211,10 +211,10 @@ def one_by_one(system: System, tasks: int) -> Figures:
 
 
 def drain(system: System, tasks: int) -> tuple[float, float, float]:
-    """Fills the queue while the workers stand still, and lets them empty it, all at once.
+    """Fills the queue while the workers are paused, then lets all of them empty it at the same time.
 
     Returns:
-        Seconds by the clock, seconds that Redis computed, and that the workers did.
+        Seconds by the clock, CPU seconds of Redis, CPU seconds of the workers.
     """
     system.signal(signal.SIGSTOP)
     system.redis.flushdb()
@@ -227,7 +227,7 @@ def drain(system: System, tasks: int) -> tuple[float, float, float]:
 
 
 def submissions(system: System, gateways: int, how: str, requests: int, size: int) -> Figures:
-    """Clients submit over HTTP to so many gateways."""
+    """Measures how fast clients submit over HTTP to so many gateways."""
     system.need(gateways=gateways)
     system.redis.flushdb()
     chosen, tasks = system.gateways[:gateways], requests * size
@@ -247,8 +247,8 @@ def submissions(system: System, gateways: int, how: str, requests: int, size: in
 
 
 def idle_worker(system: System, lives: int) -> Figures:
-    """What a worker costs that only shows signs of life. A few processes send what thousands would: a server
-    that can sleep in between computes several times as long for a call, and one at its limit cannot.
+    """Measures what an idle worker costs. A few processes send what thousands of workers would: a server that
+    sleeps between calls needs several times the CPU time for each, and a server at its limit does not sleep.
     """
     others, before = len(system.redis.client_list()), system.cpu()
     crowd = (os.cpu_count() or 1) + 1
@@ -289,7 +289,7 @@ def show_life(url: str, lives: int) -> int:
 
 
 def memory(system: System, tasks: int) -> Figures:
-    """What a task without payload and result takes while it waits, and once it is done."""
+    """Measures the memory of a task without payload and result, while it waits and once it is done."""
     system.need(workers=1)
     system.signal(signal.SIGSTOP)
     system.redis.flushdb()
@@ -336,18 +336,18 @@ def conclude(figure: dict[str, float]) -> Figures:
 
 
 def cpu(pids: Sequence[int]) -> float:
-    """Seconds that these processes have computed together."""
+    """CPU seconds of these processes together."""
     return float(sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in pids))
 
 
 def await_completed(system: System, tasks: int) -> None:
-    """Looks seldom enough not to be a part of what is measured."""
+    """Waits for so many completed tasks. Asks seldom enough not to disturb the measurement."""
     while system.broker.counts()["completed"] < tasks:
         time.sleep(0.02)
 
 
 def post(url: str, path: str, body: bytes, times: int) -> None:
-    """Sends the same request again and again, with as little computing of its own as can be."""
+    """Sends the same request again and again, with as little computing of its own as possible."""
     with closing(http.client.HTTPConnection(urlsplit(url).netloc)) as connection:
         for _ in range(times):
             connection.request("POST", path, body, {"Content-Type": "application/json"})

@@ -4,7 +4,7 @@
     python scripts/benchmarks/rate_limit.py [--gateways 3] [--clients 20] [--seconds 10]
 
 Starts a Redis server and gateways of its own. The clients share one API key, and submit one task after the
-other as fast as they are answered. A refused one is sent again, with the same Idempotency-Key, until it is
+other as fast as they are answered. A refused task is sent again, with the same Idempotency-Key, until it is
 accepted.
 """
 
@@ -29,7 +29,7 @@ from dtq.redis_server import RedisServer
 
 
 class Answer(NamedTuple):
-    """What a client heard: when, in seconds since the start, and the task's id if it was accepted."""
+    """An answer of a gateway: when it came, in seconds since the start, and the id of an accepted task."""
 
     at: float
     task_id: str | None
@@ -40,7 +40,7 @@ class Answer(NamedTuple):
 @click.option("--gateways", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--clients", type=click.IntRange(min=1), default=20, show_default=True, help="Threads.")
 @click.option("--per-second", type=click.IntRange(min=1), default=50, show_default=True, help="The limit.")
-@click.option("--seconds", type=click.IntRange(min=1), default=10, show_default=True, help="How long.")
+@click.option("--seconds", type=click.IntRange(min=1), default=10, show_default=True, help="Duration.")
 def main(gateways: int, clients: int, per_second: int, seconds: int) -> None:
     """Drive gateways at more than their common limit, and count."""
     with closing(Supervisor()) as supervisor:
@@ -61,7 +61,7 @@ def main(gateways: int, clients: int, per_second: int, seconds: int) -> None:
 
 
 def start_gateway(supervisor: Supervisor, settings: dict[str, str], name: str) -> str:
-    """Returns its address when it listens."""
+    """Starts a gateway; returns its address when it listens."""
     home = supervisor.directory / name
     log = Path(f"{home}.log")
     supervisor.start(name, dtq("gateway", "--port", "0"), settings | {"DTQ_HOME": str(home)}, log)
@@ -73,7 +73,7 @@ def start_gateway(supervisor: Supervisor, settings: dict[str, str], name: str) -
 
 
 def press(url: str, key: str, began: float, seconds: float) -> list[Answer]:
-    """One client, which does not do as Retry-After says: it does not wait at all."""
+    """One client, which ignores Retry-After: it does not wait at all."""
     answers: list[Answer] = []
     task, name = {"type": "noop", "data": None}, str(uuid.uuid4())
     with requests.Session() as session:
@@ -89,7 +89,7 @@ def press(url: str, key: str, began: float, seconds: float) -> list[Answer]:
 
 
 def tell(answers: list[Answer], took: float, per_second: int, broker: Broker) -> None:
-    """Prints the table, and what came of the tasks."""
+    """Prints the table, and what became of the tasks."""
     accepted = [answer.task_id for answer in answers if answer.task_id]
     refused = [answer for answer in answers if not answer.task_id]
     seconds = Counter((int(answer.at), bool(answer.task_id)) for answer in answers)

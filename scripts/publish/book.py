@@ -21,20 +21,19 @@ from scripts.publish.source_pages import ROOT
 
 BOOK = RESULTS / "book"
 CONFIG = ROOT / "scripts/book_config"
-SOURCE = re.compile(  # a link out of the notebooks' folder, and the line where it is told
-    r"(?<!!)\[(?P<text>[^\]]+)\]\(\.\./(?P<path>[\w./-]+)\)(?=, line (?P<line>\d+)|)"
-)
+# A link out of the notebooks' folder, and the number of a line that may follow it.
+SOURCE = re.compile(r"(?<!!)\[(?P<text>[^\]]+)\]\(\.\./(?P<path>[\w./-]+)\)(?=, line (?P<line>\d+)|)")
 
 
 def build(results: Path, book: Path) -> None:
     """Builds the book from executed notebooks.
 
     Args:
-        results: the folder they are in: all of those in `notebooks`.
+        results: the folder with the executed notebooks: all of those in `notebooks`.
         book: the folder that becomes the book; its first page is `index.html`. What was there is replaced.
 
     Raises:
-        click.ClickException: a notebook was not executed, or jupyter-book has a complaint.
+        click.ClickException: a notebook was not executed, or jupyter-book reports a problem.
     """
     with tempfile.TemporaryDirectory(prefix="dtq-book-") as folder:
         lay_out(results, Path(folder, "pages"))
@@ -68,8 +67,8 @@ def lay_out(results: Path, pages: Path) -> None:
 
 
 def adapt(notebook: dict[str, Any]) -> set[str]:
-    """Makes an executed notebook what the book shows: links to sources lead to their pages, solutions are
-    shut, and papermill's own cell is left out.
+    """Changes an executed notebook for the book: links to sources lead to their pages, solutions are
+    collapsed, and papermill's own cell is removed.
 
     Returns:
         The sources that it links to, as paths in the project.

@@ -19,7 +19,7 @@ def recovery() -> tuple[pd.DataFrame, dict[str, float]]:
     """
     with LocalCluster(workers=3) as cluster:
         ids = cluster.client.submit_many("sleep", [SECONDS] * TASKS)
-        cluster.client.wait(ids[3:6], progress=False)  # everybody is in the middle of the third task soon
+        cluster.client.wait(ids[3:6], progress=False)  # soon every worker is in the middle of its third task
         cluster.client.wait(ids[:6], progress=False)
         victim = cluster.busy_worker()
         cluster.kill_worker(victim)

@@ -1,6 +1,6 @@
 """`python -m scripts.publish.run_notebooks NAME…|all`: executes notebooks, without a browser, into `build`.
 
-The kernel is a process of its own that runs this very Python, in the notebooks' folder.
+The kernel is a process of its own that runs the same Python, in the notebooks' folder.
 """
 
 import json
@@ -29,7 +29,7 @@ OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n)")  # such as all states of a progress 
 
 
 class Run(NamedTuple):
-    """A notebook's run: seconds it took, what checks and audits said, and what failed, if anything did."""
+    """A notebook's run: the seconds it took, its checks and audits, and what failed, if anything did."""
 
     name: str
     seconds: float
@@ -37,7 +37,7 @@ class Run(NamedTuple):
     failure: str | None = None
 
     def row(self) -> tuple[str, ...]:
-        """The same as text, for a table."""
+        """The run as a row of a table."""
         checks = self.record.checks
         passed = f"{sum(checks.values())}/{len(checks)}" if checks else "-"
         return self.name, f"{self.seconds:.1f} s", passed, self._lost("dtq"), self._lost("naive")
@@ -71,7 +71,7 @@ def execute(notebook: Path, result: Path, solutions: bool = False, progress: boo
                 progress_bar=progress,
                 execution_timeout=CELL_LIMIT,
                 config=_private(folder),
-                extra_arguments=["--log-level=CRITICAL"],  # else, stopped in a cell, it complains at length
+                extra_arguments=["--log-level=CRITICAL"],  # else a stopped kernel logs a long complaint
             )
         except PapermillExecutionError as error:
             failure = f"cell In [{error.exec_count}] raised {error.ename}: {' '.join(error.evalue.split())}"
@@ -87,12 +87,12 @@ def execute(notebook: Path, result: Path, solutions: bool = False, progress: boo
 
 
 def _private(folder: str) -> Config:
-    """Sockets in a folder of its own: over TCP everybody on this machine could connect to the kernel."""
+    """Puts the kernel's sockets into a folder: over TCP everybody on this machine could connect to it."""
     return Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}})
 
 
 def _tidy(result: Path) -> None:
-    """Leaves of what cells printed what a terminal would show in the end, in as few pieces as can be."""
+    """Reduces what cells printed to what a terminal would show in the end, in as few pieces as possible."""
     notebook = json.loads(result.read_text(encoding="utf-8"))
     for cell in notebook["cells"]:
         outputs: list[dict[str, Any]] = []
@@ -129,7 +129,7 @@ def find(names: Sequence[str]) -> list[Path]:
 @click.option("--solutions", is_flag=True, help="Run the solution cells too: then all checks should pass.")
 def main(names: tuple[str, ...], solutions: bool) -> None:
     """Execute notebooks of ./notebooks into ./build, without a browser."""
-    for library in ("papermill", "asyncio"):  # say at length what is said here in one line
+    for library in ("papermill", "asyncio"):  # they report at length what is printed here in one line
         logging.getLogger(library).disabled = True
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the kernel too, as Ctrl-C does
     runs = []
@@ -146,7 +146,7 @@ def main(names: tuple[str, ...], solutions: bool) -> None:
 
 
 def table(runs: Sequence[Run]) -> str:
-    """A line for each run: what it took, the checks that passed, the tasks that each queue lost."""
+    """A line for each run: its time, the checks that passed, the tasks that each queue lost."""
     rows = [
         ("notebook", "time", "checks", "lost by dtq", "lost by naive queue"),
         *(run.row() for run in runs),

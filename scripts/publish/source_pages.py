@@ -14,12 +14,12 @@ LANGUAGES = {".py": "python", ".lua": "lua", ".md": "md", ".yaml": "yaml", ".yml
 
 
 def address(path: str, text: str, line: str | int | None = None) -> str:
-    """Where in the book a file or folder of the project is shown.
+    """The address of the book's page that shows a file or folder of the project.
 
     Args:
         path: the file, as seen from the project's folder.
-        text: of the link that leads there.
-        line: to lead to; without it, that of what the text names in the file, if it names anything.
+        text: the text of the link.
+        line: the line to link to; by default the line that defines what the text names, if it names anything.
     """
     if (ROOT / path).is_dir():
         return f"{path}/index.html"
@@ -73,7 +73,7 @@ def write(path: Path, pages: Path) -> dict[str, Any]:
 
 
 def is_package(path: Path) -> bool:
-    """Whether it is a folder of sources; Python leaves others beside them."""
+    """Whether it is a folder of sources, and not one of Python's caches."""
     return path.is_dir() and any(each.suffix in LANGUAGES for each in path.iterdir())
 
 
@@ -84,7 +84,7 @@ def write_page(page: Path, name: Path, text: str) -> None:
 
 
 def link(path: Path) -> str:
-    """To a page, from the page of its folder."""
+    """A link to a page, from the page of its folder."""
     page = f"{path.name}/index.md" if path.is_dir() else f"{path.name}.md"
     return f"[{plain(path.name)}]({page})"
 
@@ -95,8 +95,8 @@ def plain(text: str) -> str:
 
 
 def about(path: Path) -> str:
-    """What a source says of itself: a module's docstring, the comment that a script begins with;
-    of a folder that is no package, what is in it.
+    """A source's description of itself: a module's docstring, or the comment that a script begins with; for a
+    folder that is no package, the names of its files.
     """
     source = path / "__init__.py" if path.is_dir() else path
     if not source.exists():
@@ -109,5 +109,5 @@ def about(path: Path) -> str:
 
 
 def first_sentence(text: str) -> str:
-    """On one line, fit for a table."""
+    """The first sentence of a text, on one line, fit for a table."""
     return re.split(r"(?<=[.;])\s", " ".join(text.split()))[0].rstrip(";").replace("|", "\\|")

@@ -86,9 +86,8 @@ if (shell := get_ipython()) is not None and hasattr(shell, "kernel"):
     from matplotlib_inline import backend_inline
 
     inline: Any = backend_inline
-    inline.set_matplotlib_formats(
-        "retina"
-    )  # sharp on every screen; also makes a notebook show a Figure at all
+    # Sharp on every screen. Without this call a notebook would not show a Figure at all.
+    inline.set_matplotlib_formats("retina")
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
@@ -232,7 +231,7 @@ def depth(
 
 @styled
 def share(attempts: pd.DataFrame, title: str = "How was the work shared?", ax: Axes | None = None) -> Figure:
-    """How many tasks each worker completed, and what would be an even share.
+    """How many tasks each worker completed, and how many would be an even share.
 
     Args:
         attempts: from `frames.attempts`.
@@ -408,7 +407,7 @@ def _seconds(when: float | datetime, zero: datetime) -> float:
 
 
 def _points_per_unit(ax: Axes) -> float:
-    """How long a unit of the x axis is drawn, in points of 1/72 inch; about, since layout comes later."""
+    """Length of a unit of the x axis in points (1/72 inch); approximate, since layout comes later."""
     figure: Any = ax.figure
     left, right = ax.get_xlim()
     return float(72 * ax.bbox.width / figure.dpi / (right - left))
@@ -441,7 +440,7 @@ def _bars(ax: Axes, part: pd.DataFrame, look: Look) -> None:
 
 
 def _arrows(ax: Axes, rows: pd.DataFrame) -> None:
-    """From each attempt that was followed by another one of its task, to that one."""
+    """Draws an arrow from each attempt to the next attempt of the same task."""
     for _, attempts in rows[rows.duplicated("task_id", keep=False)].groupby("task_id"):
         for (_, before), (_, after) in pairwise(attempts.iterrows()):
             up = after["lane"] < before["lane"]
@@ -456,7 +455,7 @@ def _arrows(ax: Axes, rows: pd.DataFrame) -> None:
 
 
 def _mark(ax: Axes, events: Events | None, zero: datetime) -> float:
-    """A vertical line for each event, its name above the chart; names that would collide stand higher.
+    """Draws a vertical line for each event, its name above the chart; names that would collide stand higher.
     Returns the points that the names take.
     """
     scale, right = _points_per_unit(ax), ax.get_xlim()[1]

@@ -1,4 +1,4 @@
-"""The states of a task as a picture, drawn from transitions that were seen; and what the scripts can do."""
+"""Draws the states of a task from transitions that were seen, and finds the states that scripts can set."""
 
 import math
 import re
@@ -83,13 +83,13 @@ def _box(ax: Axes, state: str) -> None:
 
 
 def _ends(before: str, after: str) -> tuple[Point, Point]:
-    """Where an arrow leaves one box and meets the other. At a wide box it stands upright."""
+    """Where an arrow leaves one box and meets the other. At a wide box it is vertical."""
     (x0, y0), (x1, y1) = PLACES[before], PLACES[after]
     x0, x1 = (x1 if before in WIDE else x0), (x0 if after in WIDE else x1)
     dx, dy = x1 - x0, y1 - y0
 
     def part(state: str) -> float:
-        """Of the way between the two middles, so much lies inside the box."""
+        """The share of the way between the two middles that lies inside the box."""
         sideways = _width(state) / 2 / abs(dx) if dx else 1.0
         return min(sideways, HEIGHT / 2 / abs(dy) if dy else 1.0)
 

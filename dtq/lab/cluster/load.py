@@ -1,7 +1,7 @@
 """A steady load beside an experiment: clients that come at even intervals and do not give up.
 
-New ones come no matter how many still wait for their yes, as users do: an open load. One that is refused
-tries again after as long as the gateway's `Retry-After` says, with the same idempotency key.
+New clients come no matter how many still wait for an acknowledgement, as users do: an open load. A refused
+client tries again after the time in the gateway's `Retry-After`, with the same idempotency key.
 """
 
 import threading
@@ -19,15 +19,15 @@ from dtq.lab.cluster.waiting import PATIENCE, until
 from dtq.lab.witness.background import repeated
 
 ACKNOWLEDGED, REFUSED, NO_ANSWER = "acknowledged", "refused", "no answer"
-AGAIN = 1.0  # seconds until the next try where the gateway names none
+AGAIN = 1.0  # seconds until the next try if the gateway names none
 COLUMNS = ["number", "sent_at", "answered_at", "outcome", "task_id"]
 
 
 class Load:
-    """What the clients have heard until now.
+    """The answers that the clients have got until now.
 
     Args:
-        url: the gateway.
+        url: the gateway's address.
         task: what each of them submits, as `{"type": …, "data": …}`.
     """
 
@@ -38,7 +38,7 @@ class Load:
         self._session.mount(url, HTTPAdapter(pool_maxsize=100))
         self._rows: list[tuple[int, float, float, str, str | None]] = []
         self._clients: list[threading.Thread] = []
-        self._last_call = float("inf")  # when those who were never acknowledged give up, time.monotonic
+        self._last_call = float("inf")  # when the remaining clients give up, time.monotonic
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -52,26 +52,26 @@ class Load:
 
     @property
     def acknowledged(self) -> list[str]:
-        """The ids of the tasks whose submission was answered with a yes."""
+        """The ids of the tasks that were acknowledged."""
         return [row[4] for row in self._rows[:] if row[4]]
 
     def wait_for(self, n: int, outcome: str = ACKNOWLEDGED, patience: float = PATIENCE) -> None:
-        """Waits until `n` more tries have ended like this.
+        """Waits until `n` more tries have had this outcome.
 
         Raises:
-            DtqError: not within `patience` seconds.
+            DtqError: they have not within `patience` seconds.
         """
         wanted = self._count(outcome) + n
         until(lambda: self._count(outcome) >= wanted, f"{n} more tries {outcome}", patience)
 
     def add_client(self) -> None:
-        """One more comes."""
+        """Starts one more client."""
         thread = threading.Thread(target=self._insist, args=(len(self._clients) + 1,), daemon=True)
         self._clients.append(thread)
         thread.start()
 
     def close(self) -> None:
-        """Waits until all are acknowledged, or for 30 s."""
+        """Waits until all clients are acknowledged, `PATIENCE` seconds at most."""
         self._last_call = time.monotonic() + PATIENCE
         for client in self._clients:
             client.join()
@@ -86,7 +86,7 @@ class Load:
             time.sleep(pause)
 
     def _try(self, number: int, key: str) -> float:
-        """Submits once. Returns the seconds until the next try, 0 where none is needed."""
+        """Submits once. Returns the seconds until the next try, 0 if none is needed."""
         sent_at, task_id, pause = time.time(), None, AGAIN
         headers = {"Idempotency-Key": key}
         try:
@@ -111,7 +111,7 @@ def steady_load(cluster: Any, type: str, data: Any = None, every: float = 0.05) 
 
     Args:
         cluster: a `LocalCluster`.
-        type, data: of each task.
+        type, data: type and payload of each task.
         every: seconds between two clients.
     """
     load = Load(cluster.url, {"type": type, "data": data})

@@ -36,13 +36,13 @@ class LocalCluster:
 
     Args:
         workers: how many; they are called worker-1, worker-2, …
-        replicas: of Redis. With any, three Sentinels watch over it: see `ReplicatedRedis`.
+        replicas: how many replicas of Redis. With any, three Sentinels watch them: see `ReplicatedRedis`.
         heartbeat: seconds between signs of life.
         lease: seconds until a silent worker's tasks go to others.
         tasks: module or .py file with more task types for the workers.
         env: settings for gateway and workers, such as `{"DTQ_HIGH_BURST": "0"}`.
         directory: for logs and data; by default a temporary one that is deleted at the end.
-        port: of the gateway; 0 takes a free one.
+        port: the gateway's port; 0 takes a free one.
         appendfsync: when Redis writes to the disk: "everysec", or "always" to lose nothing in a power cut.
     """
 
@@ -89,22 +89,22 @@ class LocalCluster:
         self._run("gateway", dtq("gateway", "--port", str(port)))
         self.add_workers(workers)
         self.url = self._started_up("gateway", lambda: announcement.find(home))
-        self.client = Client(self.url, api_key="")  # one of another queue would be a wrong one here
+        self.client = Client(self.url, api_key="")  # DTQ_API_KEY belongs to another queue
 
     @property
     def redis_url(self) -> str:
-        """The Redis server, as `redis://127.0.0.1:port/0`; of several, the primary."""
+        """The Redis server, or the primary if it has replicas, as `redis://127.0.0.1:port/0`."""
         return self.servers.url
 
     # ---------------------------------------------------------------- more, and fewer
 
     def add_workers(self, n: int = 1, *, tasks: str | None = None, program: str | None = None) -> list[str]:
-        """Starts workers; returns their names when they have said that they are there.
+        """Starts workers; returns their names when they have registered.
 
         Args:
             n: how many.
             tasks: module or .py file with their task types, instead of the cluster's.
-            program: .py file that runs a worker of your own. It is given the name, then modules to load.
+            program: .py file that runs a worker of your own. Its arguments are the name and modules to load.
         """
         modules = [module for module in (tasks or self._tasks, "dtq.lab.witness.ledger_hook") if module]
         options = [word for module in modules for word in ("--tasks", module)]
@@ -118,7 +118,7 @@ class LocalCluster:
         return names
 
     def add_naive_workers(self, n: int = 1) -> list[str]:
-        """Starts workers of the naive queue; returns their names when they wait for tasks."""
+        """Starts workers of the naive queue; returns their names when they are connected."""
         names = [self._name("naive") for _ in range(n)]
         for name in names:
             self._run(name, [sys.executable, "-m", "dtq.lab.cluster.naive", name])
@@ -145,7 +145,7 @@ class LocalCluster:
         return name
 
     def pause_worker(self, name: str | None = None) -> str:
-        """Stops a worker's clock (SIGSTOP); by default one with a task in its hands. Returns its name."""
+        """Pauses a worker (SIGSTOP); by default one with a task in its hands. Returns its name."""
         name = name or self.busy_worker()
         self._supervisor.signal(name, signal.SIGSTOP)
         return name
@@ -165,8 +165,8 @@ class LocalCluster:
         return until(busy, "a worker has a task in its hands. Submit some tasks first.", PATIENCE / 4)
 
     def kill_redis(self) -> str:
-        """Ends the Redis server at once, as `kill -9` does; of several, the primary. Its append-only file
-        stays. Returns its name.
+        """Ends the Redis server at once, as `kill -9` does; if it has replicas, the primary. Its append-only
+        file stays. Returns its name.
         """
         name = self.servers.name
         self._supervisor.signal(name, signal.SIGKILL)
@@ -174,14 +174,14 @@ class LocalCluster:
         return name
 
     def restart_redis(self) -> None:
-        """Starts the Redis server again, at the same address, with what it had written down."""
+        """Starts the Redis server again, at the same address, with the data in its append-only file."""
         self.servers.start()
 
     def wait_idle(self, timeout: float = PATIENCE) -> None:
-        """Returns when no task waits to be started, or runs.
+        """Waits until no task runs or waits to be started.
 
         Raises:
-            DtqError: not within `timeout` seconds.
+            DtqError: some do after `timeout` seconds.
         """
 
         def idle() -> bool:
@@ -193,13 +193,13 @@ class LocalCluster:
     # ---------------------------------------------------------------- what it shows
 
     def logs(self, name: str) -> str:
-        """What a process has said: `worker-1`, `gateway`, `redis`."""
+        """The log of a process: `worker-1`, `gateway`, `redis`."""
         server = self.directory / name / "redis.log"
         path = server if server.exists() else self.directory / f"{name}.log"
         return path.read_text(errors="replace")
 
     def executions(self) -> Counter[str]:
-        """How often each task was started, as the logs of all workers tell: they know what Redis forgot."""
+        """How often each task was started, by the logs of all workers, which keep what Redis has lost."""
         return claimed(self.logs(f"worker-{n}") for n in range(1, self._started["worker"] + 1))
 
     def tasks_frame(self, ids: Iterable[str]) -> "pd.DataFrame":
@@ -250,7 +250,7 @@ class LocalCluster:
         return name in [peer["name"] for peer in self.redis.client_list()]
 
     def _started_up(self, name: str, seen: Callable[[], T | None]) -> T:
-        """Waits until a new process shows itself; returns what `seen` returns then.
+        """Waits until `seen` returns something true of a new process, and returns that.
 
         Raises:
             DtqError: it ended instead, or takes too long; with the end of its log.

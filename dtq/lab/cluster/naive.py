@@ -74,7 +74,7 @@ class NaiveQueue:
         """Returns when nothing more will happen: the list is empty and the living workers are idle.
 
         Raises:
-            TimeoutError: not within `timeout` seconds.
+            TimeoutError: it takes longer than `timeout` seconds.
         """
         end = time.monotonic() + timeout
         while not self.idle():

@@ -31,14 +31,14 @@ SERVICE = "dtq"  # the primary's name among the Sentinels
 SENTINELS = 3
 DOWN_AFTER = 1.0  # seconds of silence after which a Sentinel takes a server for dead
 FAILOVER_TIMEOUT = 2.0  # seconds; a failover that is stuck is tried again after twice as long
-# Milliseconds between what a Sentinel does again and again. By default 1,000, 10,000, 2,000: the first PING
-# would come as late as `DOWN_AFTER` is, which makes a Sentinel give up a new primary before it has asked it.
+# Periods of what a Sentinel repeats, in milliseconds. By default (1,000, 10,000, 2,000) the first PING comes
+# as late as `DOWN_AFTER`, and a Sentinel takes a new primary for dead before it has asked it.
 PERIODS = ("PING-PERIOD", 400, "INFO-PERIOD", 1000, "PUBLISH-PERIOD", 500)
 EVENT = re.compile(r"^\d+:X (\d+ \w+ \d+ [\d:.]+) \S ([+-][a-z-]+) (.*)$", re.MULTILINE)
 
 
 class Sentinel(RedisServer):
-    """The same program in another role. What it learns it writes into its configuration.
+    """The server's program in another role. It writes what it learns into its configuration file.
 
     Args:
         primary: the server that it watches.
@@ -70,7 +70,7 @@ class ReplicatedRedis:
         directory: where each gets a folder of its own, for data and log.
         replicas: how many.
         appendfsync: as for `RedisServer`.
-        processes: who runs them.
+        processes: runs the servers.
     """
 
     down_after = DOWN_AFTER
@@ -89,7 +89,7 @@ class ReplicatedRedis:
         }
 
     def start(self) -> Self:
-        """Starts the servers that do not run. The first time it returns when all know each other."""
+        """Starts the servers that do not run. The first call returns when all know each other."""
         first, *others = self._servers.values()
         if first.port:
             for name in set(self._servers).difference(self._alive(self._servers)):
@@ -100,7 +100,7 @@ class ReplicatedRedis:
             _start_replica(replica, first)
         for sentinel in self._sentinels.values():
             sentinel.start()
-            with suppress(redis.ResponseError):  # older than Redis 7: it takes its time
+            with suppress(redis.ResponseError):  # older than Redis 7: the defaults stay
                 self.ask(sentinel.name, "SENTINEL", "DEBUG", *PERIODS)
         for name in self._sentinels:
             until(partial(self._knows_all, name), f"{name} knows all the others")
@@ -125,11 +125,11 @@ class ReplicatedRedis:
 
     @property
     def sentinels(self) -> str:
-        """Where the Sentinels are, as `DTQ_REDIS_SENTINELS` wants it."""
+        """The addresses of the Sentinels, in the form of `DTQ_REDIS_SENTINELS`."""
         return ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self._sentinels.values())
 
     def ask(self, name: str, *command: str | int) -> Any:
-        """What a server or a Sentinel answers to a command, such as `ask("redis-2", "ROLE")`."""
+        """The answer of a server or a Sentinel to a command, such as `ask("redis-2", "ROLE")`."""
         url = (self._servers | self._sentinels)[name].url
         options: Any = {"decode_responses": True, "retry": Retry(NoBackoff(), 0), "socket_timeout": 5}
         with redis.Redis.from_url(url, **options) as client:
@@ -137,7 +137,7 @@ class ReplicatedRedis:
 
     def cut(self) -> None:
         """Breaks the links between primary and replicas. All live on, but no replica gets a write any more:
-        it tries to come back with a password that the primary does not know.
+        it tries to reconnect with a wrong password.
         """
         primary = self.name
         for replica in self.replicas:
@@ -146,20 +146,20 @@ class ReplicatedRedis:
         until(lambda: not self.linked(), "no replica is linked")
 
     def mend(self) -> None:
-        """Lets replicas come back. Where the primary lives, it returns when they have all that it has."""
+        """Lets the replicas reconnect. If the primary lives, returns when they have all its data."""
         for name in self._alive(self._servers):
             self.ask(name, "CONFIG", "SET", "masterauth", "")
         if self.name in self._alive(self._servers):
             until(lambda: self.linked() == self.replicas, "all replicas are linked")
 
     def linked(self) -> list[str]:
-        """The replicas that have what the primary has, and get each of its writes."""
+        """The replicas that have all the primary's data and get each of its writes."""
         ports = [int(port) for _, port, _ in self.ask(self.name, "ROLE")[2]]
         known = [name for name, server in self._servers.items() if server.port in ports]
         return [name for name in known if "connected" in self.ask(name, "ROLE")]
 
     def quorum(self) -> str:
-        """What a Sentinel says when it is asked whether they are enough for a failover."""
+        """A Sentinel's answer to the question whether enough of them run for a failover."""
         try:
             return str(self.ask(self._alive(self._sentinels)[0], "SENTINEL", "CKQUORUM", SERVICE))
         except redis.ResponseError as error:
@@ -176,7 +176,7 @@ class ReplicatedRedis:
         return name
 
     def events(self, since: datetime) -> "pd.DataFrame":
-        """What the Sentinels have told since then, from their logs: seconds, sentinel, event, about."""
+        """The events that the Sentinels have logged since then: seconds, sentinel, event, about."""
         import pandas as pd
 
         rows = [
@@ -205,8 +205,8 @@ class ReplicatedRedis:
 
 
 def _start_replica(replica: RedisServer, primary: RedisServer) -> None:
-    """Returns when it has all that the primary has. Only then it begins its append-only file: one that was
-    begun before the copy came would be given up. Whom it follows later is the Sentinels' affair.
+    """Starts a replica; returns when it has all the primary's data. Only then it begins its append-only file,
+    since the copy would replace an earlier one. Later the Sentinels decide which primary it follows.
     """
     replica.options = {"replicaof": f"127.0.0.1 {primary.port}", "appendonly": "no"}
     replica.start()

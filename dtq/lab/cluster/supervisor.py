@@ -1,9 +1,9 @@
 """Processes that end when a notebook's kernel does, however it ends.
 
-kernel --pipe--> supervisor (a session of its own, deaf to Ctrl-C) --> Redis, gateway, workers, guard
+kernel --pipe--> supervisor (a session of its own, deaf to Ctrl-C) --> Redis, gateway, workers, reaper
 
-When the kernel is restarted or killed, the system closes its end of the pipe, the supervisor sees it and ends
-its children. When the supervisor itself is killed, the guard of its `Children` does.
+When the kernel is restarted or killed, the system closes its end of the pipe, the supervisor sees that and
+ends its children. If the supervisor itself is killed, the reaper of its `Children` kills them.
 """
 
 import json
@@ -24,7 +24,7 @@ from dtq.errors import DtqError
 from dtq.processes.children import Children
 
 GRACE = 2.0  # seconds that the children get to end once the kernel is gone
-LOOK = 0.25  # seconds between two looks at who the parent is
+LOOK = 0.25  # seconds between two checks whether the parent lives
 
 
 class Supervisor:
@@ -62,7 +62,7 @@ class Supervisor:
         self._call("signal", name, number)
 
     def exit_code(self, name: str) -> int | None:
-        """None while the process runs."""
+        """None while the process runs, else as for `Children.exit_code`."""
         code: int | None = self._call("exit_code", name)
         return code
 
@@ -78,7 +78,7 @@ class Supervisor:
         try:
             self._process.stdin.close()
         except BrokenPipeError:
-            self._process.stdin = None  # it was killed, and its guard has done the rest
+            self._process.stdin = None  # it was killed, and its reaper has done the rest
         self._process.wait()
         self._process.stdout.close()
 
@@ -104,7 +104,7 @@ class Supervisor:
 
 
 def main(directory: str | None) -> None:
-    """Obeys until the kernel is gone."""
+    """Does what the kernel asks for until the kernel is gone."""
     folder = Path(directory or tempfile.mkdtemp(prefix="dtq-"))
     folder.mkdir(parents=True, exist_ok=True)
     processes = Children()
@@ -129,7 +129,7 @@ def _obey(processes: Children, method: str, name: str, *arguments: Any) -> objec
 
 
 def _requests() -> Iterator[list[Any]]:
-    """Requests, until the pipe ends, or the parent is another while a fork of the kernel holds the pipe."""
+    """The kernel's requests, until it closes the pipe, or ends while a fork of it still holds the pipe."""
     stopped: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:

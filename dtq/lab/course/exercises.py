@@ -1,13 +1,14 @@
 """Exercises: predictions, stubs with checks, and solutions that stay shut until a learner opens them.
 
-A notebook says once who it is, in the cell after its parameters:
+A notebook gives its name once, in the cell after its parameters:
 
     begin("week1_1_first_tasks", solutions)
 
 Then an exercise is three cells: a stub that runs without error; a collapsed cell that starts with
 `%%solution name  # Solution (open with a click)` and runs only with `solutions = True`, so that *Run All*
-never overwrites a learner's answer; and `check("name", lambda: …, hint="…")`, which says PASS or NOT YET and
-never raises. Around an experiment stand `guess = predict("How many …?", None)` and `guess.observe(number)`.
+never overwrites a learner's answer; and `check("name", lambda: …, hint="…")`, which prints PASS or NOT YET
+and never raises. `guess = predict("How many …?", None)` stands before an experiment, `guess.observe(number)`
+after it.
 """
 
 import json
@@ -25,7 +26,7 @@ CHECK = re.compile(r"""^check\(\s*["'](\w+)["']""", re.MULTILINE)
 
 
 def begin(notebook: str, solutions: bool = False) -> None:
-    """Starts a notebook's run: forgets the checks of an earlier one and teaches IPython `%%solution`.
+    """Starts a notebook's run: forgets the checks of an earlier one and adds `%%solution` to IPython.
 
     Args:
         notebook: the notebook's file name without its ending; its progress is kept under this name.
@@ -53,12 +54,12 @@ def _solution(line: str, cell: str) -> None:
 
 
 def check(name: str, condition: Callable[[], object], hint: str = "") -> None:
-    """Says whether an exercise is solved. Never raises, so that *Run All* goes on.
+    """Prints whether an exercise is solved. Never raises, so that *Run All* goes on.
 
     Args:
         name: the exercise.
-        condition: called without arguments; the exercise is solved if it returns something true. What the
-            learner's code raises in it is told beside the hint.
+        condition: called without arguments; the exercise is solved if it returns something true. An
+            error in the learner's code is printed with the hint.
         hint: what to think of next, without giving the answer away.
     """
     trouble = ""
@@ -74,12 +75,12 @@ def check(name: str, condition: Callable[[], object], hint: str = "") -> None:
 
 
 def predict(question: str, answer: object = None, unit: str = "") -> "Prediction":
-    """Writes down what you expect before you look. `observe` on what it returns sets the two side by side.
+    """Writes down what you expect before you look. The prediction's `observe` prints both side by side.
 
     Args:
         question: what is to be predicted.
         answer: your prediction, in place of None.
-        unit: of the answer, such as "s" or "tasks".
+        unit: unit of the answer, such as "s" or "tasks".
     """
     prediction = Prediction(question, answer, unit)
     print(f"{question}\n  you predict   {prediction.text(answer)}")

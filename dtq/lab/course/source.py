@@ -1,7 +1,7 @@
-"""dtq's own code, for the notebook that reads it. It is taken live, so a page cannot show what is not there.
+"""Shows dtq's own code in the notebook that explains it. The code is read when the notebook runs.
 
-`show` puts a piece of source under a link to its file; `calls` runs something and says which functions of dtq
-took part.
+`show` puts a piece of source under a link to its file; `calls` runs something and lists the functions of dtq
+that were called.
 """
 
 import inspect
@@ -62,8 +62,8 @@ def show(thing: Any, first: str = "", last: str = "") -> None:
 
     Args:
         thing: a function, a method or a class, or a Lua script by its name, as "claim.lua".
-        first: how the first line begins, where only a part is wanted: the block that it opens is shown.
-        last: how the last line begins, where that block is not what is wanted.
+        first: how the first line begins, to show only a part: the block that this line opens.
+        last: how the last line begins, to end the part elsewhere than that block does.
 
     Raises:
         LookupError: no line begins like this (any more).
@@ -72,7 +72,7 @@ def show(thing: Any, first: str = "", last: str = "") -> None:
 
 
 def _block(name: str, lines: list[str], first: str, last: str) -> tuple[int, list[str]]:
-    """How many lines come before the wanted ones, and those."""
+    """The number of lines before the wanted ones, and the wanted ones."""
     start = _beginning(name, lines, 0, first)
     if last:
         return start, lines[start : _beginning(name, lines, start, last) + 1]
@@ -152,7 +152,7 @@ def _where(code: CodeType) -> str:
 
 
 def _step(frame: FrameType) -> tuple[str, str]:
-    """What is called, and where it is. Every run of a script begins with a look at `Scripts`."""
+    """The name of what is called, and its place. Every run of a script begins with `Scripts.__getitem__`."""
     if frame.f_code is Scripts.__getitem__.__code__:
         script = f"{frame.f_locals['transition']}.lua"
         return script, f"dtq/queue/lua/{script}"

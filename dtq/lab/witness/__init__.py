@@ -1,3 +1,3 @@
-"""What was seen of an experiment: frames of tasks, samples, commands and spans; a ledger and a journal, which
-do not trust the queue; and the audit that holds it to its word.
+"""Evidence of an experiment: frames of tasks, samples, commands and spans; a ledger and a journal that do not
+depend on the queue; and the audit, which compares what the queue promised with what it did.
 """

@@ -1,4 +1,4 @@
-"""The ledger that ends every experiment: what was promised, and what came of it.
+"""The audit that ends every experiment: what the queue promised, and what became of it.
 
 It follows Jepsen's `total-queue` checker (https://jepsen-io.github.io/jepsen/jepsen.checker.html): what goes
 in must come out. As there, the verdict means something only once the queue is drained. Executions and stored
@@ -26,7 +26,7 @@ class Audit:
 
     Args:
         queue: its name.
-        fates: id -> the task's status, or `lost`: without a result, and in no list, lease or living worker.
+        fates: id -> the task's status, or `lost`: it has no result and is in no list, lease or live worker.
         executed: id -> how often its handler was called.
         stored: id -> how often a result was stored; None where the server's journal could not be read.
     """
@@ -38,22 +38,22 @@ class Audit:
 
     @property
     def acknowledged(self) -> list[str]:
-        """What the queue promised to look after."""
+        """The tasks that the queue promised to look after."""
         return list(self.fates)
 
     @property
     def completed(self) -> list[str]:
-        """What has a stored result."""
+        """The tasks that have a stored result."""
         return self.ended_as(Status.COMPLETED)
 
     @property
     def lost(self) -> list[str]:
-        """What will never have a result, although it was acknowledged."""
+        """The tasks that will never have a result, although they were acknowledged."""
         return self.ended_as(LOST)
 
     @property
     def unfinished(self) -> list[str]:
-        """What the queue still holds and will finish, given time."""
+        """The tasks that the queue still holds and will finish, given time."""
         ends = (Status.COMPLETED, Status.FAILED, Status.CANCELLED, LOST)
         return [task_id for task_id, fate in self.fates.items() if fate not in ends]
 
@@ -69,7 +69,7 @@ class Audit:
 
     @property
     def valid(self) -> bool:
-        """Nothing is lost, and no result was stored over another."""
+        """Whether no task is lost and no result was stored over another."""
         return not self.lost and not self.stored_again
 
     def ended_as(self, fate: str) -> list[str]:
@@ -77,7 +77,7 @@ class Audit:
         return [task_id for task_id, its in self.fates.items() if its == fate]
 
     def counts(self) -> record.Counts:
-        """The same in figures."""
+        """The audit in figures."""
         return record.Counts(
             queue=self.queue,
             acknowledged=len(self.fates),
@@ -103,7 +103,7 @@ class Audit:
         return f"Audit of {self.queue}: {len(self.lost)} lost of {len(self.fates)} acknowledged tasks"
 
     def _rows(self) -> list[tuple[str, str, str]]:
-        """Name, number, ids. Rows that are seldom needed are left out where they are empty."""
+        """Name, number, ids. Rows that are seldom needed are left out if they are empty."""
         failed, cancelled = self.ended_as(Status.FAILED), self.ended_as(Status.CANCELLED)
         rows: list[tuple[str, object, str]] = [
             ("acknowledged", len(self.fates), ""),
@@ -128,12 +128,13 @@ class Audit:
 
 
 def audit(acknowledged: Iterable[str], queue: Any, executed: Mapping[str, int] | None = None) -> Audit:
-    """Holds a queue to its word. It asks Redis and not the queue; call it when all should be done.
+    """Compares what a queue promised with what it did. Call it when all tasks should be done. It reads Redis
+    and does not ask the queue.
 
     Args:
-        acknowledged: ids of the tasks whose submission was answered with a yes.
+        acknowledged: ids of the tasks that were acknowledged.
         queue: a `LocalCluster`, a `Broker` or a `NaiveQueue`.
-        executed: id -> how often it was, where somebody knows that better than a ledger in Redis.
+        executed: id -> how often it was executed, if the caller knows that better than a ledger in Redis.
     """
     ids = list(dict.fromkeys(acknowledged))
     source = getattr(queue, "broker", queue)

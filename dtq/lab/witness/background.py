@@ -1,4 +1,4 @@
-"""Something that goes on beside an experiment."""
+"""Repeats an action beside an experiment."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 @contextmanager
 def repeated(action: Callable[[], object], every: float, name: str) -> Iterator[None]:
-    """Does it again and again while the block runs, in a thread; when the block has ended, it is over.
+    """Repeats an action in a thread while the block runs. When the block has ended, the thread has too.
 
     Args:
-        action: what is done.
-        every: seconds before each time.
-        name: of the thread.
+        action: called without arguments.
+        every: seconds before each call.
+        name: the thread's name.
     """
     ended = threading.Event()
 

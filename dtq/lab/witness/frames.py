@@ -23,13 +23,13 @@ def attempts(tasks: Iterable[Task[Any]]) -> pd.DataFrame:
     """One row per attempt, in order of start: those of the history that ended badly, and the last one.
 
     Args:
-        tasks: in the order of their submission, which tells apart those that share a moment.
+        tasks: in the order of their submission, which decides between those with the same time.
 
     Returns:
         A frame with number (1 is the task submitted first), task_id, type, priority, attempt, worker,
         created_at, started_at, ended_at (UTC), outcome (completed, failed, timeout, worker lost, processing),
         wait_s (from submission, or from the end of the attempt before, to the start), run_s, and start_s and
-        end_s, which count from the frame's first submission. What has not ended yet has no end.
+        end_s, which count from the frame's first submission. An attempt that has not ended has no end.
     """
     rows = [(number, *row) for number, task in _numbered(tasks) for row in _attempts(task)]
     frame = _framed(rows, ATTEMPT_COLUMNS).sort_values(["started_at", "number"], ignore_index=True)
@@ -46,7 +46,7 @@ def tasks(tasks: Iterable[Task[Any]]) -> pd.DataFrame:
     """One row per task, in order of submission.
 
     Args:
-        tasks: in the order of their submission, which tells apart those that share a moment.
+        tasks: in the order of their submission, which decides between those with the same time.
 
     Returns:
         A frame with number (1 is the task submitted first), task_id, type, priority, status, attempts,
@@ -89,7 +89,7 @@ def _task(task: Task[Any]) -> tuple[object, ...]:
 def _framed(rows: list[tuple[object, ...]], columns: list[str]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=columns)
     for name in columns:
-        if name.endswith("_at"):  # also where no row has a time, or none at all
+        if name.endswith("_at"):  # also if no row has a time, or there is no row
             frame[name] = pd.to_datetime(frame[name], utc=True)
     return frame
 

@@ -1,6 +1,6 @@
 """Redis's append-only file, read as a witness: every write that the server ever accepted, in order.
 
-It tells what the queue's keys cannot: whether a result was written over an earlier one.
+It shows what the queue's keys cannot: whether a result was written over an earlier one.
 """
 
 import time
@@ -15,7 +15,7 @@ import redis
 from dtq.queue.task import Status, parse
 
 PATIENCE = 5.0  # seconds
-CHUNK = 2**16  # bytes; the reader moves all that it has not read yet, again and again
+CHUNK = 2**16  # bytes of a piece; small, since the reader moves all unread bytes again and again
 
 
 def results_stored(client: Any, task_key: str) -> Counter[str] | None:
@@ -26,8 +26,8 @@ def results_stored(client: Any, task_key: str) -> Counter[str] | None:
         task_key: what goes before the id in the key of a task's document.
 
     Returns:
-        Task id -> number of results; None where the journal is out of reach, never at rest, or rewritten,
-        so that it has forgotten its beginning.
+        Task id -> number of results; None if the journal cannot be read, is never complete, or was rewritten,
+        which removes its beginning.
     """
     try:
         files = _files(client) if _written(client) else None
@@ -43,8 +43,8 @@ def results_stored(client: Any, task_key: str) -> Counter[str] | None:
 
 
 def _written(client: Any) -> bool:
-    """Whether all is in the file. While the disk is busy, Redis puts a write off for up to two seconds, and
-    answers its clients all the same (`appendfsync everysec`).
+    """Waits until all writes are in the file; False if that takes too long. While the disk is busy, Redis
+    delays a write for up to two seconds, but answers its clients (`appendfsync everysec`).
     """
     end = time.monotonic() + PATIENCE
     while client.info("persistence").get("aof_buffer_length"):
@@ -55,7 +55,7 @@ def _written(client: Any) -> bool:
 
 
 def _files(client: Any) -> list[Path] | None:
-    """The files that hold the commands, oldest first; None where they are not the whole story."""
+    """The files that hold the commands, oldest first; None if they do not hold all of them."""
     config = client.config_get("append*") | client.config_get("dir")
     if config["appendonly"] != "yes" or "appenddirname" not in config:
         return None  # no journal, or a server older than Redis 7, which keeps it in another form
@@ -68,7 +68,7 @@ def _files(client: Any) -> list[Path] | None:
 
 
 def _writes(files: list[Path]) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """Name, first and second argument of each command that has so many."""
+    """Name, first and second argument of each command with two arguments or more."""
     reader = hiredis.Reader()
     for path in files:
         with path.open("rb") as file:

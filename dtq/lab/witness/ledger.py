@@ -30,12 +30,12 @@ def counted(client: Redis, task_ids: Iterable[str]) -> dict[str, int]:
 
 
 def claimed(texts: Iterable[str]) -> Counter[str]:
-    """How often each task was claimed, by the workers' logs, which remember what Redis may forget."""
+    """How often each task was claimed, by the workers' logs, which keep what Redis may lose."""
     return Counter(chain.from_iterable(map(logs.claims, texts)))
 
 
 def signing(handler: Handler, client: Redis) -> Handler:
-    """The handler, made to sign first. A signature is unique, so that sending it twice does no harm."""
+    """A handler that signs first, then does the same. A signature is unique, so it may be sent twice."""
 
     @functools.wraps(handler)
     def signed(data: Any, context: Context) -> Any:

@@ -1,4 +1,4 @@
-"""What Redis is asked to do, as a frame: its `MONITOR` command beside an experiment."""
+"""The commands that Redis gets during an experiment, as a frame, from its `MONITOR`."""
 
 import hashlib
 import re
@@ -13,9 +13,8 @@ import redis
 
 from dtq.queue.broker import Broker
 
-LINE = re.compile(
-    r"(\d+\.\d+) \[\d+ (.*?)\] (.*)", re.DOTALL
-)  # time [database client] "command" "argument" ...
+# time [database client] "command" "argument" ...
+LINE = re.compile(r"(\d+\.\d+) \[\d+ (.*?)\] (.*)", re.DOTALL)
 QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 HANDSHAKE = ("HELLO", "CLIENT", "AUTH", "SELECT", "PING", "ECHO")  # the connections' own business
 COLUMNS = ["at", "where", "client", "script", "command", "keys", "arguments"]
@@ -23,7 +22,7 @@ SHOWN = 60  # characters of an argument
 
 
 class Commands:
-    """What was seen until now.
+    """The commands that were seen until now.
 
     Args:
         positions: command -> positions of its first and its last key, and the step between keys.
@@ -38,9 +37,9 @@ class Commands:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """One row per command: ms (since the first one), where (`client`, or `lua` where a script did it),
-        client (its name, or else its address), script (that was called, or that did it), command, keys and
-        arguments (what is not a key; long ones shortened).
+        """One row per command: ms (since the first one), where (`client`, or `lua` inside a script), client
+        (its name, or else its address), script (the one called, or the one that ran the command), command,
+        keys and arguments (what is not a key; long ones shortened).
         """
         frame = pd.DataFrame(self._rows, columns=COLUMNS)
         frame["client"] = frame["client"].replace(self.names)
@@ -48,7 +47,7 @@ class Commands:
         return frame.rename(columns={"at": "ms"})
 
     def add(self, line: str) -> None:
-        """Takes in one line of MONITOR."""
+        """Adds a line of MONITOR."""
         found = LINE.fullmatch(line)
         if not found:
             raise ValueError(f"MONITOR said {line!r}, which is not a command.")
@@ -86,7 +85,7 @@ class Commands:
 
 @contextmanager
 def monitor(source: Any) -> Iterator[Commands]:
-    """Watches all that Redis is asked to do while its block runs. It slows a server down: not for production.
+    """Watches all commands that Redis gets while the block runs. It slows a server down: not for production.
 
         with monitor(cluster) as commands:
             ...
@@ -96,7 +95,7 @@ def monitor(source: Any) -> Iterator[Commands]:
         source: a `LocalCluster` or a `Broker`, whose scripts are then shown by name, or a redis-py client.
 
     Raises:
-        redis.ConnectionError: at the end of the block, where the server went away meanwhile.
+        redis.ConnectionError: at the end of the block, if the server went away meanwhile.
     """
     broker = getattr(source, "broker", source)
     client = getattr(broker, "redis", broker)
@@ -117,16 +116,15 @@ def monitor(source: Any) -> Iterator[Commands]:
             yield commands
         finally:
             commands.names |= {peer["addr"]: peer["name"] for peer in client.client_list() if peer["name"]}
-            client.execute_command(
-                "ECHO", mark
-            )  # ends it without a time limit, and after all that came before
+            # The thread ends when it reads the mark, which comes after all earlier commands.
+            client.execute_command("ECHO", mark)
             thread.join()
     if failures:
         raise failures[0]
 
 
 def _own_connection(client: Any) -> Any:
-    """A client on a connection of its own, which waits for the next line as long as it takes."""
+    """A client on a connection of its own, which waits for the next line without a time limit."""
     pool = client.connection_pool
     options = pool.connection_kwargs | {"socket_timeout": None, "decode_responses": False}
     own = redis.ConnectionPool(connection_class=pool.connection_class, **options)
@@ -141,7 +139,7 @@ def _key_positions(client: Any) -> dict[str, tuple[int, int, int]]:
 
 
 def _plain(word: str) -> str:
-    """An argument without the escapes that MONITOR puts in."""
+    """An argument without the escapes that MONITOR adds."""
     return word.encode().decode("unicode_escape").encode("latin-1").decode(errors="replace")
 
 

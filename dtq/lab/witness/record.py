@@ -29,7 +29,7 @@ class Record(msgspec.Struct):
 
     @classmethod
     def read(cls, path: Path) -> "Record":
-        """The record kept at `path`; an empty one where there is none yet."""
+        """The record kept at `path`; an empty one if there is none yet."""
         return msgspec.json.decode(path.read_bytes(), type=cls) if path.exists() else cls()
 
     def write(self, path: Path) -> None:
@@ -45,7 +45,7 @@ class Session:
 
     Args:
         notebook: its file's name without the ending. Without a name nothing is kept.
-        solutions: whether the solution cells run. Then what passes is not the learner's.
+        solutions: whether the solution cells run. Then the checks that pass are not the learner's.
     """
 
     def __init__(self, notebook: str = "", solutions: bool = False) -> None:
@@ -84,6 +84,6 @@ session = Session()
 
 
 def begin(notebook: str, solutions: bool) -> None:
-    """Starts the record of another run."""
+    """Starts the record of a new run."""
     global session
     session = Session(notebook, solutions)

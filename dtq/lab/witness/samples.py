@@ -15,7 +15,7 @@ COUNTED = ("pending", "pending_high", "processing", "delayed", "waiting", "dead_
 
 
 class Samples:
-    """What was measured until now.
+    """The measurements until now.
 
     Args:
         broker: the queue.
@@ -23,7 +23,7 @@ class Samples:
 
     def __init__(self, broker: Any) -> None:
         self._broker = copy.copy(broker)
-        self._broker.redis = broker.once  # says at once that Redis is away, instead of trying again
+        self._broker.redis = broker.once  # raises at once while Redis is away, instead of trying again
         self._rows: list[dict[str, Any]] = []
 
     @property

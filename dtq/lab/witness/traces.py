@@ -1,4 +1,4 @@
-"""Spans as a frame and as a waterfall: what was done for a task, by whom, and when."""
+"""Spans as a frame and as a waterfall: what was done for a task, by which process, and when."""
 
 import json
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def read(path: Path | str) -> pd.DataFrame:
     """All spans in a file that `DTQ_TRACE_FILE` named, in order of their start.
 
     Returns:
-        A frame with name, process (for a run: its worker, also where that is gone), trace_id, span_id,
+        A frame with name, process (for a run: its worker, also if that is lost), trace_id, span_id,
         parent_id, task_id (inside of a run: that run's), attempt, outcome and error (of runs), started_at,
         ended_at (UTC), exported_by (the process that wrote it), start_s (since the first span of its trace
         began) and duration_s. A line that is still being written is left out.
@@ -83,7 +83,7 @@ def waterfall(
 
 
 def _bar(ax: Axes, place: int, span: Any, factor: float, end: float) -> None:
-    """A span, with who did it and for how long at the side where there is room."""
+    """The bar of a span, with its process and duration on the side that has room."""
     look = LOOKS.get("wait" if span["name"].startswith("wait") else span["outcome"], LOOKS[""])
     begin, width = factor * span["start_s"], max(factor * span["duration_s"], end / 300)
     ax.barh(

@@ -1,6 +1,6 @@
--- Cancels a task that has not been started, and all that wait for it.
+-- Cancels a task that waits to run, and all tasks that depend on it.
 -- ARGV[1]  -> id
--- Returns  'cancelled', 'unknown', or the status of a task that cannot be cancelled any more.
+-- Returns  'cancelled', 'unknown', or the status that forbids it.
 
 local h, tail = read(ARGV[1])
 if not h then return 'unknown' end

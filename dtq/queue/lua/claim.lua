@@ -1,8 +1,8 @@
--- Hands free tasks to a worker and starts their leases: high before normal, oldest first; but after S.high_burst
--- high ones in a row that a normal one had to watch, one normal. A task that has cost a worker its life is handed
--- out alone, so that a poisonous one does not count as a crash of its neighbours.
+-- Claims pending tasks for a worker and starts their leases: high before normal, oldest first. After S.high_burst
+-- high tasks in a row while a normal one waited, a normal one is next. A task that has already lost a worker is
+-- claimed alone: if it kills the next worker too, no other task counts a crash.
 -- ARGV[1]  -> worker id
--- ARGV[2]  -> how many at most
+-- ARGV[2]  -> how many tasks at most
 -- Returns  their documents, in the order to run them.
 
 local worker, n = ARGV[1], tonumber(ARGV[2])

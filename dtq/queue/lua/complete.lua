@@ -1,7 +1,7 @@
--- Stores results, each by the owner of its task only, and releases the children that waited for them.
+-- Stores results, each only from the worker that owns the task, and frees the children that waited for them.
 -- ARGV[1]  -> worker id
--- ARGV[..] -> five each: id, attempt, seconds in the handler, seconds since it ended, result as JSON
--- Returns  one each: {'completed'}; {'repeated'}: was stored by this very attempt before;
+-- ARGV[..] -> five for each result: id, attempt, seconds in the handler, seconds since it ended, result as JSON
+-- Returns  for each: {'completed'}; {'repeated'}: this attempt has stored its result before;
 --          {'stale'}: the task is no longer this attempt's, and the result is refused.
 
 local worker, answers, seconds = ARGV[1], {}, nil

@@ -1,5 +1,5 @@
--- Takes tasks out of the dead letter for good: they are cancelled, and so is all that waits for them.
--- ARGV[..] -> ids, best from the tail of the dead letter on, where they are looked for
+-- Takes tasks out of the dead letter for good: cancels them and all tasks that wait for them.
+-- ARGV[..] -> ids, best the oldest first: the search begins at the tail of the dead letter
 -- Returns  the ids that were there.
 
 local found = {}

@@ -1,9 +1,9 @@
--- Records that attempts failed: another try after a wait that doubles each time, or the dead letter.
+-- Records failed attempts. Each task is tried again after a wait that doubles each time, or goes to the dead letter.
 -- ARGV[1]  -> worker id
--- ARGV[..] -> eight each: task id; attempt; outcome ('failed' or 'timeout'); error message; retries allowed, 0 where
---             another try is hopeless; what the wait is multiplied by: 1 and some chance, so that a herd does not come
---             back at once; seconds in the handler; seconds since it ended
--- Returns  one each: {'retry', number, seconds to wait}; {'failed'}; {'repeated'}: was recorded before;
+-- ARGV[..] -> eight for each: task id; attempt; outcome ('failed' or 'timeout'); error message; retries allowed, 0 if
+--             another try is hopeless; factor for the wait: 1 plus a random share, so that many failed tasks do not
+--             come back at once; seconds in the handler; seconds since it ended
+-- Returns  for each: {'retry', number, seconds to wait}; {'failed'}; {'repeated'}: was recorded before;
 --          {'stale'}: the task is no longer this attempt's.
 
 local worker, answers = ARGV[1], {}

@@ -1,4 +1,4 @@
--- What is known of tasks, without their payloads, which may be large. Changes nothing.
+-- Reads tasks without their payloads, which may be large. Changes nothing.
 -- KEYS[..] -> the tasks' documents
 -- ARGV[1]  -> bytes that nearly always hold a document's header
 -- Returns  the documents with null for the payload; those that are gone are left out.

@@ -1,8 +1,8 @@
--- A worker's sign of life: registers it (again, if it was given up), and extends the leases it still owns.
+-- A worker's heartbeat: registers the worker (again, if it was taken for lost), extends the leases it still owns.
 -- ARGV[1]  -> worker id
 -- ARGV[2]  -> the worker as JSON
--- ARGV[3]  -> milliseconds that this sign is good for
--- ARGV[..] -> two each: id and attempt of a task in its hands
+-- ARGV[3]  -> milliseconds until the registration expires
+-- ARGV[..] -> two for each task that it holds: id, attempt
 -- Returns  the ids that it no longer owns.
 
 local worker, lost, clock = ARGV[1], {}, now()

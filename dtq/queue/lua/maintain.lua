@@ -1,10 +1,10 @@
--- What time brings about, done by whoever comes first: due tasks become free, tasks of lost workers go back to the
--- front, silent workers are struck off, old results are deleted. Bounded; where a bound was met, the next caller
--- goes on at once.
--- ARGV[1]  -> milliseconds until it is due again
+-- Maintains the queue: due tasks become pending, tasks of lost workers go back to the front, silent workers leave
+-- the set of live workers, old results are deleted. A call moves a bounded number of tasks; if it reaches the bound,
+-- the next call goes on at once.
+-- ARGV[1]  -> milliseconds until maintenance is due again
 -- ARGV[2]  -> how many tasks of each kind at most
--- Returns  {} when somebody else has just done it, else {due, recovered, dead, lost workers, deleted, ids of the dead
---          letter that the settings keep no longer, the oldest first: they are to be discarded}.
+-- Returns  {} if another process has just done it, else {due, recovered, dead, lost workers, deleted, ids in the dead
+--          letter that are beyond its limits, the oldest first, for the caller to discard}.
 
 if not redis.call('SET', K.maintained, 1, 'NX', 'PX', ARGV[1]) then return {} end
 local limit, clock = tonumber(ARGV[2]), now()

@@ -1,7 +1,7 @@
 -- Gives claimed tasks back to the front of their queues, in their old order.
 -- ARGV[1]  -> worker id
--- ARGV[2]  -> '1' where they had been started: then the attempt stays counted
--- ARGV[..] -> two each, in the order of the claim: id, attempt
+-- ARGV[2]  -> '1' if the tasks had been started: then the attempt still counts
+-- ARGV[..] -> two for each task, in the order of the claim: id, attempt
 -- Returns  how many were given back; those that are no longer this worker's are left alone.
 
 local worker, started, n = ARGV[1], ARGV[2] == '1', 0

@@ -1,5 +1,5 @@
 -- Takes tasks out of the dead letter and gives them a fresh start at the end of their queue.
--- ARGV[..] -> ids, best from the tail of the dead letter on, where they are looked for
+-- ARGV[..] -> ids, best the oldest first: the search begins at the tail of the dead letter
 -- Returns  the ids that were there.
 
 local found = {}

@@ -1,7 +1,7 @@
--- Shared by all transitions: put before each of them, after K (key names, from keys.py) and S (settings).
+-- Functions for all transitions. Each script begins with K (key names, from keys.py), S (settings) and this text.
 -- A task's document is {header,"data":...} or {header,"data":...,"result":...}. Only the header, which dtq wrote
 -- itself, goes through cjson: the rest is other people's JSON, which cjson would change ([] becomes {}).
--- No text can forge the place of the split: quotes inside JSON strings are escaped.
+-- No string in the header can contain SPLIT: quotes inside JSON strings are escaped.
 
 local SPLIT = ',"data":'
 local FIELDS = {'id', 'type', 'priority', 'status', 'attempts', 'retry_count', 'crashes', 'max_retries', 'timeout',
@@ -9,7 +9,7 @@ local FIELDS = {'id', 'type', 'priority', 'status', 'attempts', 'retry_count', '
   'depends_on', 'fingerprint', 'traceparent', 'submitted_by'}
 local HISTORY = 50 -- entries kept
 
--- Seconds on Redis's own clock with 0.1 ms digits: 14 digits in all, which is what cjson keeps.
+-- Seconds by Redis's clock, to 0.1 ms: 14 digits, as many as cjson keeps.
 local function now()
   local t = redis.call('TIME')
   return t[1] + math.floor(t[2] / 100) / 10000
@@ -79,7 +79,7 @@ local function bury(h, tail)
   count('dead_lettered')
 end
 
--- A result lives for S.result_ttl, but at least as long as a child may still ask for it.
+-- A finished task expires after S.result_ttl, but not while a child may still need its result.
 local function expire(id)
   if redis.call('SCARD', K.dependents .. id) == 0 and redis.call('ZSCORE', K.finished, id) then
     redis.call('EXPIRE', K.task .. id, S.result_ttl)
@@ -97,7 +97,7 @@ local function finish(h, tail, status)
   end
 end
 
--- Cancels whatever waits for a task that will never be completed, and what waits for that in turn.
+-- Cancels all tasks that depend on a task which will never be completed, directly or through others.
 local function cancel_dependents(id)
   local roots = {id}
   while #roots > 0 do

@@ -1,7 +1,7 @@
--- Stores new tasks and makes them ready: all of them, or none.
--- ARGV[..] -> a document each: {"id":…,"type":…,"data":…}
+-- Stores new tasks, each in the place that fits it: all of them, or none.
+-- ARGV[..] -> a document for each: {"id":…,"type":…,"data":…}
 -- Returns  {'ok', id…}: the ids that were new. An id that exists already is left as it is (idempotency).
---          {'unknown', parent} | {'cancelled', parent}: what a task depends on cannot be waited for.
+--          {'unknown', parent} | {'cancelled', parent}: a parent will never be completed.
 --          {'conflict', id}: the id exists, with another fingerprint.
 
 local fresh, known = {}, {}
