@@ -130,7 +130,7 @@ def test_failed_twice_recovered_once_completed_is_one_trace_without_an_orphan(cl
     assert list(run["outcome"]) == ["failed", "failed", "worker lost", "completed"]
     assert list(run["error"].fillna("")) == [
         *["RuntimeError: bad luck"] * 2,
-        f"{killed} was silent for 1.5 s",
+        f"{killed} was silent for {cluster.settings.lease:g} s",
         "",
     ]
     assert (run.loc[3, "process"], run.loc[3, "exported_by"]) == (killed, task.worker_id)
