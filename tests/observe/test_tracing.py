@@ -91,10 +91,11 @@ def runs(cluster: LocalCluster, task_id: str) -> pd.DataFrame:
 
 
 def finished(cluster: LocalCluster, task_id: str) -> pd.DataFrame:
-    """The spans of a task, once it is completed and its worker has heard so."""
+    """The spans of a task, once it is completed and all who had a part in it have exported theirs."""
     task = cluster.client.wait(task_id, timeout=PATIENCE, progress=False)
     assert task.status == Status.COMPLETED
     wait_until(lambda: "completed" in set(runs(cluster, task_id)["outcome"]), what="the last run is exported")
+    wait_until(lambda: traces.orphans(spans(cluster, task_id)).empty, what="what led to it is exported")
     return spans(cluster, task_id)
 
 
