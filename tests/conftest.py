@@ -1,6 +1,7 @@
 """Fixtures: one real Redis server for the session, one queue of its own for each test; executed notebooks."""
 
 import itertools
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from tests.notebooks.execution import Execution
 
 _numbers = itertools.count()
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` ignores it, and so would all programs that tests start
 
 
 @pytest.fixture(scope="session")
