@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from tests.notebooks.execution import Execution
 
 _numbers = itertools.count()
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` ignores it, and so would all programs that tests start
+# `nohup` ignores SIGHUP, and a shell's `&` SIGINT: all programs that tests start would, too.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
