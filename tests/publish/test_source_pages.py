@@ -43,6 +43,6 @@ def test_a_folder_has_a_page_that_says_what_is_in_it(tmp_path: Path) -> None:
     assert (entry["file"], entry["title"]) == ("dtq/queue/lua/index", "lua/")
     assert {"file": "dtq/queue/lua/claim.lua", "title": "claim.lua"} in entry["sections"]
     text = (tmp_path / "dtq/queue/lua/index.md").read_text(encoding="utf-8")
-    assert "| [claim.lua](claim.lua.md) | Hands free tasks to a worker and starts their leases" in text
+    assert "| [claim.lua](claim.lua.md) | Claims pending tasks for a worker and starts their leases" in text
     page = (tmp_path / "dtq/queue/lua/claim.lua.md").read_text(encoding="utf-8")
     assert "{source} claim.lua\n:language: lua" in page
