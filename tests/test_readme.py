@@ -92,6 +92,14 @@ def is_completed(port: int, task_id: str) -> bool:
     return bool(answer.json()["status"] == "completed")
 
 
+def typed(command: str, folder: Path) -> str:
+    """What a command prints that is typed into a shell; it must work."""
+    shell, options = ["bash", "-c", command], {"cwd": folder, "env": environment(), "timeout": PATIENCE}
+    done = subprocess.run(shell, capture_output=True, text=True, **options)
+    assert done.returncode == 0, (command, done.stdout, done.stderr)
+    return done.stdout
+
+
 def test_the_tour_works_command_by_command(up: tuple[Path, int]) -> None:
     folder, port = up
     said: dict[str, str] = {}
@@ -101,18 +109,9 @@ def test_the_tour_works_command_by_command(up: tuple[Path, int]) -> None:
             continue
         ready = command.replace("localhost:5000", f"localhost:{port}").replace("{TASK_ID}", task_id)
         ready = ready.replace("scripts/stress_test.py", str(ROOT / "scripts/stress_test.py"))
-        done = subprocess.run(
-            ["bash", "-c", ready],
-            cwd=folder,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-        )
-        assert done.returncode == 0, (command, done.stdout, done.stderr)
-        said[command] = done.stdout
+        said[command] = typed(ready, folder)
         if "-X POST" in command:
-            answer = json.loads(done.stdout)
+            answer = json.loads(said[command])
             assert answer["success"] is True
             assert answer["message"] == "Task submitted successfully"
             task_id = answer["task_id"]
