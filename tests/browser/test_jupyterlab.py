@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,13 +32,27 @@ def lab(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
             start_new_session=True,
         )
     try:
-        address = re.compile(r"(http://127\.0\.0\.1:\d+)/lab\S*\?(token=\w+)")
-        found = wait_until(lambda: address.search(log.read_text()), what="JupyterLab listens")
-        yield f"{found[1]}/lab/tree/notebooks/{NOTEBOOK}?{found[2]}", process
+        address = re.compile(r"(http://127\.0\.0\.1:(\d+))/lab\S*\?(token=\w+)")
+
+        def ended() -> str:
+            return "" if process.poll() is None else log.read_text()
+
+        found = wait_until(lambda: address.search(log.read_text()), "JupyterLab says its address", ended)
+        wait_until(lambda: accepts(int(found[2])), "it listens there, which comes after", ended)
+        yield f"{found[1]}/lab/tree/notebooks/{NOTEBOOK}?{found[3]}", process
     finally:
         for pid in family(process.pid):
             os.kill(pid, signal.SIGKILL)
         process.wait()
+
+
+def accepts(port: int) -> bool:
+    """Whether somebody listens at this port of loopback."""
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 def choose(page: Page, command: str) -> None:
