@@ -227,11 +227,20 @@ def apart() -> int:
     """Runs this script with mounts, processes and a network of its own, which the system ends with it."""
     if os.geteuid() != 0 or subprocess.getstatusoutput("which debootstrap ip")[0] != 0:
         raise DtqError("needs root, debootstrap and ip (apt-get install debootstrap iproute2)")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with TemporaryDirectory(prefix="bare_root.") as work:
         namespaces = ["unshare", "--mount", "--pid", "--net", "--fork", "--kill-child"]
         command = [sys.executable, "-B", __file__, "--inside", work, str(os.getpid())]
-        return subprocess.run(["setpriv", "--pdeathsig", "KILL", *namespaces, *command]).returncode
+        process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *namespaces, *command])
+        signal.signal(signal.SIGTERM, lambda *_: end(process))
+        return process.wait()
+
+
+def end(unshare: subprocess.Popen[bytes]) -> None:
+    """Kills the first process inside. `unshare` then ends when all others there have ended too: only then can
+    the folder be removed, since they would go on to write into it.
+    """
+    if subprocess.run(["pkill", "-KILL", "--parent", str(unshare.pid)]).returncode != 0:
+        unshare.kill()  # nothing is inside yet
 
 
 if __name__ == "__main__":
