@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Shows that the image works, where there is no container engine (Linux, as root, with debootstrap and ip).
+"""Shows that the image works, where there is no container engine (Linux, as root, debootstrap, ip, pkill).
 
 Does every step of deploy/Dockerfile in a bare Debian root, honouring its .dockerignore. Then runs the gateway
 and a worker of compose.yaml from the result: as the image's user, without rights, on a read-only root, in a
@@ -225,8 +225,8 @@ def main(inside: tuple[Path, int] | None) -> None:
 
 def apart() -> int:
     """Runs this script with mounts, processes and a network of its own, which the system ends with it."""
-    if os.geteuid() != 0 or subprocess.getstatusoutput("which debootstrap ip")[0] != 0:
-        raise DtqError("needs root, debootstrap and ip (apt-get install debootstrap iproute2)")
+    if os.geteuid() != 0 or subprocess.getstatusoutput("which debootstrap ip pkill")[0] != 0:
+        raise DtqError("needs root, debootstrap, ip and pkill (apt-get install debootstrap iproute2 procps)")
     with TemporaryDirectory(prefix="bare_root.") as work:
         namespaces = ["unshare", "--mount", "--pid", "--net", "--fork", "--kill-child"]
         command = [sys.executable, "-B", __file__, "--inside", work, str(os.getpid())]
