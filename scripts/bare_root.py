@@ -1,9 +1,10 @@
 #!/usr/bin/env python
-"""Shows that the image works, where there is no container engine (Linux, as root, debootstrap, ip, pkill).
+"""Shows that the image works, where there is no container engine (Linux, as root).
 
 Does every step of deploy/Dockerfile in a bare Debian root, honouring its .dockerignore. Then runs the gateway
 and a worker of compose.yaml from the result: as the image's user, without rights, on a read-only root, in a
-network of their own. Packages come from where this machine's apt and pip get theirs. Takes 1 GB of memory.
+network of their own. Packages come from where this machine's apt and pip get theirs. Needs
+debootstrap, ip, pkill and 1 GB of memory.
 """
 
 import json
@@ -227,11 +228,13 @@ def apart() -> int:
     """Runs this script with mounts, processes and a network of its own, which the system ends with it."""
     if os.geteuid() != 0 or subprocess.getstatusoutput("which debootstrap ip pkill")[0] != 0:
         raise DtqError("needs root, debootstrap, ip and pkill (apt-get install debootstrap iproute2 procps)")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with TemporaryDirectory(prefix="bare_root.") as work:
         namespaces = ["unshare", "--mount", "--pid", "--net", "--fork", "--kill-child"]
         command = [sys.executable, "-B", __file__, "--inside", work, str(os.getpid())]
         process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *namespaces, *command])
-        signal.signal(signal.SIGTERM, lambda *_: end(process))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: end(process))
         return process.wait()
 
 

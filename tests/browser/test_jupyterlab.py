@@ -41,7 +41,7 @@ def lab(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
         wait_until(lambda: accepts(int(found[2])), "it listens there, which comes after", ended)
         yield f"{found[1]}/lab/tree/notebooks/{NOTEBOOK}?{found[3]}", process
     finally:
-        for pid in family(process.pid):
+        for pid in family(process.pid) if process.poll() is None else []:
             os.kill(pid, signal.SIGKILL)
         process.wait()
 
