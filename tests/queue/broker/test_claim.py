@@ -93,6 +93,31 @@ def test_a_burst_counts_only_while_a_normal_task_looks_on(make_broker: Callable[
     assert ids(claim(broker, n=4)) == ["t", "u", "a", "v"]
 
 
+def test_a_burst_begins_anew_where_no_normal_task_looks_on_any_more(
+    make_broker: Callable[..., Broker],
+) -> None:
+    broker = make_broker(high_burst=2)
+    submit_named(broker, "a")
+    submit_named(broker, "q r", priority="high")
+    assert ids(claim(broker)) == ["q"]
+    broker.cancel("a")
+    assert ids(claim(broker)) == ["r"]
+    submit_named(broker, "b")
+    submit_named(broker, "s t u", priority="high")
+    assert ids(claim(broker, n=4)) == ["s", "t", "b", "u"]
+
+
+@pytest.mark.parametrize("before", ["q", "q r"], ids=["before its turn", "in its turn"])
+def test_a_burst_begins_anew_after_each_normal_task(make_broker: Callable[..., Broker], before: str) -> None:
+    broker = make_broker(high_burst=2)
+    submit_named(broker, "a b")
+    submit_named(broker, before, priority="high")
+    first = [*before.split(), "a"]
+    assert [ids(claim(broker)) for _ in first] == [[name] for name in first]
+    submit_named(broker, "s t u", priority="high")
+    assert ids(claim(broker, n=4)) == ["s", "t", "b", "u"]
+
+
 def test_the_guard_gives_its_turn_back_where_the_normal_task_is_gone(
     make_broker: Callable[..., Broker],
 ) -> None:
@@ -102,6 +127,9 @@ def test_the_guard_gives_its_turn_back_where_the_normal_task_is_gone(
     assert ids(claim(broker)) == ["q"]
     broker.cancel("a")
     assert ids(claim(broker)) == ["r"]
+    submit_named(broker, "b")
+    submit_named(broker, "s", priority="high")
+    assert ids(claim(broker, n=2)) == ["s", "b"], "the turn is over"
 
 
 def test_no_guard_where_the_burst_is_set_to_zero(make_broker: Callable[..., Broker]) -> None:
@@ -156,6 +184,14 @@ def test_the_marker_is_back_while_work_remains_and_only_then(broker: Broker) -> 
         if not seen[-1]:
             break
     assert seen == [True, True, False]
+
+
+@pytest.mark.parametrize("priority", ["high", "normal"])
+def test_the_marker_is_back_whichever_queue_has_the_rest(broker: Broker, priority: str) -> None:
+    submit_named(broker, "a b", priority=priority)
+    broker.wait(1)
+    claim(broker)
+    assert awake(broker)
 
 
 def test_there_is_one_marker_however_many_tasks(broker: Broker) -> None:
