@@ -74,6 +74,18 @@ def test_a_retry_is_due_when_it_was_said(make_broker: Callable[..., Broker]) -> 
     assert counters(broker)["retried"] == 1
 
 
+def test_the_wait_begins_with_the_report_however_late_it_comes(make_broker: Callable[..., Broker]) -> None:
+    broker = make_broker(backoff_jitter=0)
+    task_id = submit(broker)
+    late, before = failed(claim_one(broker)), now(broker)
+    assert report(broker, late._replace(ended=late.ended - 60))[1:] == ("retry", 1, 2)
+
+    due = broker.redis.zscore(broker.keys.delayed, task_id)
+    assert before + 1.999 <= due <= now(broker) + 2
+    ended_at = stored(broker, task_id).history[-1].ended_at.timestamp()
+    assert ended_at <= due - 61.999, "the record says when the attempt ended"
+
+
 def test_the_dead_letter_after_the_last_retry(broker: Broker) -> None:
     assert len(waits(broker, retries=3)) == 3
     [task] = broker.tasks()
