@@ -18,10 +18,12 @@ from dtq.gateway.auth import COOKIE
 from dtq.gateway.server import connect
 from dtq.queue.broker import Broker
 from dtq.queue.reports import Failed
+from dtq.queue.task import Status
 from dtq.redis_server import RedisServer
 from tests.commands import Program
 from tests.gateway.pages import ELSEWHERE, FROM_HERE
 from tests.helpers import PATIENCE, held, new_task
+from tests.steps import bury, submit
 
 NOT_READING = [
     ("POST", "/tasks", Scope.SUBMIT), ("POST", "/tasks/batch", Scope.SUBMIT),
@@ -352,10 +354,21 @@ def test_another_site_cannot_use_a_login_nor_make_one(door: Door, headers: dict[
     assert door.broker.counts()["pending"] == 0
 
 
+@pytest.mark.parametrize("headers", ELSEWHERE)
+def test_another_site_deletes_nothing_with_a_login(door: Door, headers: dict[str, str]) -> None:
+    dead, task_id = bury(door.broker), submit(door.broker)
+    door.login()
+    for path in (f"/tasks/{task_id}", f"/dead-letter/{dead}", "/dead-letter"):
+        assert door.http.delete(path, headers=headers).status_code == 403, path
+    found = [stored.status for stored in door.broker.get_many([dead, task_id])]
+    assert found == [Status.FAILED, Status.PENDING]
+
+
 @pytest.mark.parametrize("headers", FROM_HERE)
 def test_the_gateways_own_pages_can(door: Door, headers: dict[str, str]) -> None:
     assert door.login(headers=headers).status_code == 303
     assert door.http.post("/tasks", json={"type": "noop", "data": 1}, headers=headers).status_code == 201
+    assert door.http.delete("/dead-letter", headers=headers).status_code == 200
     assert door.http.post("/logout", headers=headers).status_code == 303
 
 
