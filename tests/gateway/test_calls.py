@@ -11,12 +11,13 @@ import redis
 from flask.testing import FlaskClient
 
 from dtq.queue.broker import Broker
+from dtq.queue.maintenance import LIMIT
 from dtq.queue.reports import Completed
 from dtq.queue.task import Status
 from dtq.queue.worker_info import WorkerInfo
 from dtq.redis_server import RedisServer
 from tests.helpers import held, new_task
-from tests.steps import bury, claim_one
+from tests.steps import WORKER, bury, claim, claim_one, failed
 
 
 def ids(http: FlaskClient, path: str) -> list[str]:
@@ -270,6 +271,27 @@ def test_dead_tasks_are_discarded(http: FlaskClient, broker: Broker) -> None:
     assert sorted(http.delete("/dead-letter").get_json()["task_ids"]) == sorted(dead[1:])
     assert sorted(ids(http, "/tasks?status=cancelled")) == sorted(dead)
     assert http.get("/dead-letter").get_json() == {"tasks": [], "count": 0}
+
+
+def bury_many(broker: Broker, n: int) -> list[str]:
+    """As many dead tasks, the oldest first."""
+    broker.submit([new_task() for _ in range(n)])
+    tasks = claim(broker, n=n)
+    broker.report_and_claim(WORKER, [failed(task, retries=0) for task in tasks], 0)
+    return [task.id for task in tasks]
+
+
+def test_a_dead_letter_is_listed_beyond_the_fifty_of_other_lists(http: FlaskClient, broker: Broker) -> None:
+    dead = [bury(broker) for _ in range(60)]
+    assert ids(http, "/dead-letter") == dead[::-1]
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/dead-letter/retry"), ("DELETE", "/dead-letter")])
+def test_a_decision_about_all_is_about_all(http: FlaskClient, broker: Broker, method: str, path: str) -> None:
+    dead = bury_many(broker, LIMIT + 60)
+    answer = http.open(path, method=method).get_json()
+    assert (answer["count"], sorted(answer["task_ids"])) == (LIMIT + 60, sorted(dead))
+    assert broker.counts()["dead_letter"] == 0
 
 
 def test_what_is_not_in_the_dead_letter_is_not_found_there(http: FlaskClient, broker: Broker) -> None:
