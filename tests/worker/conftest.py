@@ -18,6 +18,7 @@ from dtq.worker.worker import Worker
 from tests.helpers import exit_code, wait_until
 
 TYPES = '''
+import signal
 import time
 from pathlib import Path
 from dtq.tasks import task
@@ -44,6 +45,13 @@ def loop(data, context):
     """Returns on no account, but can be interrupted."""
     while True:
         pass
+
+@task("numb", max_retries=0)
+def numb(folder, context):
+    """Says that it has started; then hears of nothing, its time limit included, before SIGUSR1."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    Path(folder, "started").touch()
+    signal.sigwait({signal.SIGUSR1})
 '''
 
 
@@ -60,7 +68,7 @@ class Started:
 
     def says(self, text: str) -> None:
         """Waits until its log has this text."""
-        wait_until(lambda: text in self.log(), f"{self.name} says {text!r}", self._last_words)
+        wait_until(lambda: text in self.log(), f"{self.name} says {text!r}", self.last_words)
 
     def signal(self, number: int) -> None:
         self._processes.signal(self.name, number)
@@ -72,8 +80,8 @@ class Started:
     def is_registered(self) -> bool:
         return shows(self._broker, id=self.name)
 
-    def _last_words(self) -> str:
-        """Once it has ended."""
+    def last_words(self) -> str:
+        """What it said, once it has ended."""
         code = self._processes.exit_code(self.name)
         return "" if code is None else f"it ended with {code}\n{self.log()}"
 
