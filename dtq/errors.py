@@ -31,6 +31,17 @@ class Refused(DtqError):
         super().__init__(sentences[reason])
 
 
+class NameTaken(DtqError):
+    """Another live worker has this name; `instance` tells which."""
+
+    def __init__(self, name: str, host: str, pid: int, instance: str) -> None:
+        super().__init__(
+            f"A worker called {name} is at work already (process {pid} on {host}): choose another --name, or "
+            "wait until it is gone."
+        )
+        self.host, self.pid, self.instance = host, pid, instance
+
+
 class NoGatewayError(DtqError):
     """No gateway answers."""
 

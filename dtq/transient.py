@@ -1,4 +1,4 @@
-"""Redis may be away, or refuse commands, for a while. Clients wait, try again, and log the outage once."""
+"""Redis may be away, or refuse commands, for a while. Whoever has no user waiting tries again until it works."""
 
 import logging
 import threading
@@ -7,13 +7,14 @@ import redis
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ClusterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError
 
-# Errors of a server that restarts, loads its data, changes roles, is full or misses replicas. They pass.
+# Errors of a server that restarts, loads its data, changes roles, is full, misses replicas, or is held up by a
+# script of somebody else. They pass.
 TRANSIENT = (
     redis.ConnectionError, redis.TimeoutError, ReadOnlyError, ClusterDownError, TryAgainError,
     OutOfMemoryError,
 )  # fmt: skip
 # Words in the text of those for which redis-py has no class.
-TRANSIENT_WORDS = ("UNBLOCKED", "NOREPLICAS", "READONLY", "MISCONF", "maxmemory")
+TRANSIENT_WORDS = ("BUSY", "UNBLOCKED", "NOREPLICAS", "READONLY", "MISCONF", "maxmemory")
 
 
 def is_transient(error: Exception) -> bool:
@@ -36,12 +37,13 @@ class Outage:
         self._failures = 0
 
     def failed(self, error: redis.RedisError) -> float:
-        """Counts a failure; returns the seconds to wait before the next try. Raises an error that stays."""
-        if not is_transient(error):
-            raise error
+        """Counts a failure; returns the seconds to wait before the next try. An error that does not pass by
+        itself is waited out like the others: somebody may mend it, and the process is needed then.
+        """
         with self._lock:
             if not self._failures:
-                self._log.warning("Redis is away, trying again until it is back (%s)", error)
+                state = "is away" if is_transient(error) else "refuses this"
+                self._log.warning("Redis %s, trying again until it is back (%s)", state, error)
             self._failures += 1
             return self._backoff.compute(min(self._failures, 16))
 

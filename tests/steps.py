@@ -137,16 +137,12 @@ def places(broker: Broker, task_id: str) -> list[str]:
     return found + [name for name, key in zsets.items() if broker.redis.zscore(key, member) is not None]
 
 
-def members(broker: Broker, key: str) -> set[str]:
-    return {member.decode() for member in broker.redis.smembers(key)}
-
-
 def parents_missing(broker: Broker, task_id: str) -> set[str]:
-    return members(broker, broker.keys.dependencies + task_id)
+    return {parent.decode() for parent in broker.redis.smembers(broker.keys.dependencies + task_id)}
 
 
 def children_left(broker: Broker, task_id: str) -> set[str]:
-    return members(broker, broker.keys.dependents + task_id)
+    return {child.decode() for child in broker.redis.zrange(broker.keys.dependents + task_id, 0, -1)}
 
 
 def counters(broker: Broker) -> Mapping[str, int]:

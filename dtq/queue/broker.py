@@ -14,8 +14,8 @@ import redis
 
 from dtq.config import Settings
 from dtq.connection import connect
-from dtq.errors import Refused
-from dtq.queue import maintenance, worker_info
+from dtq.errors import NameTaken, Refused
+from dtq.queue import bounds, maintenance, worker_info
 from dtq.queue.keys import Keys
 from dtq.queue.maintenance import Maintained
 from dtq.queue.reports import Report, Verdict, verdict
@@ -23,6 +23,7 @@ from dtq.queue.scripts import LUA, Scripts
 from dtq.queue.task import NewTask, Status, Stored, parse
 from dtq.queue.worker_info import WorkerInfo
 
+PARKED_ID = 61  # where the id begins in a member of `Keys.parked`; see shared.lua
 SCAN_LIMIT = 1000  # documents that a filtered listing reads from each structure, at most
 HEADER = 8192  # bytes that nearly always hold a document's header
 ANSWER_TIMEOUT = 1.0  # seconds to wait for Redis while a user waits for an answer: two with one retry
@@ -71,9 +72,10 @@ class Broker:
         return [task_id.decode() for task_id in ids]
 
     def report_and_claim(
-        self, worker_id: str, reports: Sequence[Report], n: int
+        self, worker_id: str, reports: Sequence[Report], n: int, types: Iterable[str] = ()
     ) -> tuple[list[Verdict], list[Stored]]:
-        """Reports attempts that ended and claims up to `n` tasks, in one round trip.
+        """Reports attempts that ended and claims up to `n` tasks of these types, in one round trip. Without
+        types it claims whatever is next.
 
         Returns:
             A verdict for each report, in order, and the claimed tasks in the order to run them.
@@ -85,27 +87,39 @@ class Broker:
         jitter, kinds = self.settings.backoff_jitter, groupby(reports, attrgetter("transition"))
         calls = [(kind, worker_id, *_flat(r.arguments(jitter) for r in group)) for kind, group in kinds]
         if n > 0:
-            calls.append(("claim", worker_id, n))
+            calls.append(("claim", worker_id, n, *types))
         answers = self.scripts.run_together(calls)
         claimed = answers.pop() if n > 0 else []
         verdicts = [verdict(report, answer) for report, answer in zip(reports, _flat(answers), strict=True)]
-        return verdicts, list(map(parse, claimed))
+        return verdicts, self._readable((_id(document), document) for document in claimed)
 
     def release(self, worker_id: str, tasks: Sequence[Stored], started: bool = False) -> int:
         """Gives claimed tasks back to the front of the queue; returns how many were still this worker's."""
         pairs = _flat((task.id, task.attempts) for task in tasks)
         return cast(int, self.scripts.run("release", worker_id, int(started), *pairs)) if tasks else 0
 
-    def heartbeat(self, worker: WorkerInfo, held: Sequence[Stored] = ()) -> set[str]:
+    def heartbeat(self, worker: WorkerInfo, held: Sequence[Stored] = (), instead_of: str = "") -> set[str]:
         """Registers the worker for three beats and extends the leases of the tasks it holds.
+
+        Args:
+            worker: as it describes itself.
+            held: its tasks.
+            instead_of: an instance that had this name and is dead.
 
         Returns:
             Ids that it no longer owns: another worker may have them.
+
+        Raises:
+            NameTaken: another live worker has this name.
         """
         life = int(3000 * self.settings.heartbeat)
         pairs = _flat((task.id, task.attempts) for task in held)
-        lost = self.scripts.run("heartbeat", worker.id, msgspec.json.encode(worker), life, *pairs)
-        return {task_id.decode() for task_id in lost}
+        arguments = (worker.id, msgspec.json.encode(worker), life, instead_of, *pairs)
+        accepted, answer = self.scripts.run("heartbeat", *arguments)
+        if not accepted:
+            other = worker_info.parse(answer)
+            raise NameTaken(other.id, other.host, other.pid, other.instance)
+        return {task_id.decode() for task_id in answer}
 
     def maintain(self) -> Maintained:
         """Frees due tasks and those of lost workers, deletes old ones. Does nothing if this was just done."""
@@ -123,14 +137,13 @@ class Broker:
         """Cancels dead tasks for good: these or all. Returns the ids that were in the dead letter."""
         return self._from_dead_letter("discard", task_ids)
 
-    def deregister(self, worker_id: str) -> None:
-        """Removes the registration of a worker that stops."""
-        with self.redis.pipeline() as pipe:
-            pipe.delete(self.keys.worker + worker_id).srem(self.keys.workers, worker_id).execute()
+    def deregister(self, worker_id: str, instance: str = "") -> None:
+        """Removes the registration of a worker that stops, unless another has its name by now."""
+        self.scripts.run("deregister", worker_id, instance)
 
     def wait(self, seconds: float) -> None:
         """Sleeps until there may be work, `seconds` at most. A wake-up is only a hint: claim in any case."""
-        self.once.bzpopmin(self.keys.wake, seconds)
+        self.once.bzpopmin(self.keys.wake, int(seconds) or seconds)  # Redis 5 takes whole seconds only
 
     # ---------------------------------------------------------------- queries
 
@@ -142,7 +155,7 @@ class Broker:
     def get_many(self, task_ids: Sequence[str]) -> list[Stored]:
         """The tasks of these ids, in this order, read at once; unknown ids are left out."""
         documents = self.redis.mget([self.keys.task + task_id for task_id in task_ids]) if task_ids else []
-        return [parse(document) for document in documents if document]
+        return self._readable(zip(task_ids, documents, strict=True))
 
     def tasks(self, status: Status | None = None, type: str | None = None, limit: int = 50) -> list[Stored]:
         """Tasks, newest first. Filters apply before `limit`, to the newest 1,000 tasks of each structure."""
@@ -153,23 +166,26 @@ class Broker:
 
     def headers(self, task_ids: Iterable[bytes]) -> list[Stored]:
         """The tasks without their payloads, which may be large; unknown ids are left out."""
-        keys = [self.keys.task + task_id.decode() for task_id in task_ids]
-        return list(map(parse, self.redis.eval(HEADERS, len(keys), *keys, HEADER)))
+        ids = [task_id.decode() for task_id in task_ids]
+        documents = self.redis.eval(HEADERS, len(ids), *(self.keys.task + task_id for task_id in ids), HEADER)
+        return self._readable(zip(ids, documents, strict=True))
 
     def counts(self) -> dict[str, int]:
         """How many tasks are in each place. `pending` counts both priorities, `completed` all tasks ever."""
         k = self.keys
         with self.redis.pipeline(transaction=True) as pipe:
             pipe.llen(k.pending).llen(k.pending_high).zcard(k.processing).zcard(k.delayed).zcard(k.waiting)
-            pipe.llen(k.dead_letter).get(k.completed)
-            normal, high, processing, delayed, waiting, dead, completed = pipe.execute()
+            pipe.llen(k.dead_letter).get(k.completed).zcard(k.parked).llen(k.unreadable)
+            normal, high, processing, delayed, waiting, dead, completed, parked, unreadable = pipe.execute()
         return {
-            "pending": normal + high,
+            "pending": normal + high + parked,
             "pending_high": high,
+            "parked": parked,
             "processing": processing,
             "delayed": delayed,
             "waiting": waiting,
             "dead_letter": dead,
+            "unreadable": unreadable,
             "completed": int(completed or 0),
         }
 
@@ -193,7 +209,7 @@ class Broker:
     def _places(self, status: Status | None) -> Iterable[str]:
         k = self.keys
         places = {
-            Status.PENDING: [k.pending, k.pending_high],
+            Status.PENDING: [k.pending, k.pending_high, k.parked],
             Status.PROCESSING: [k.processing],
             Status.RETRYING: [k.delayed],
             Status.SCHEDULED: [k.delayed],
@@ -209,7 +225,9 @@ class Broker:
         read = self.redis.lrange if place in lists else self.redis.zrevrange
         found: list[Stored] = []
         for start in range(0, SCAN_LIMIT, 100):
-            ids = [task_id.decode() for task_id in read(place, start, start + 99)]
+            ids = [member.decode() for member in read(place, start, start + 99)]
+            if place == self.keys.parked:
+                ids = [member[PARKED_ID:] for member in ids]
             found += [
                 task
                 for task in self.get_many(ids)
@@ -220,13 +238,33 @@ class Broker:
         return found
 
     def _from_dead_letter(self, transition: str, task_ids: Sequence[str] | None) -> list[str]:
-        if task_ids is not None:
-            return [task_id.decode() for task_id in self.scripts.run(transition, *task_ids)]
-        done: list[str] = []
-        for _ in range(self.redis.llen(self.keys.dead_letter) // maintenance.LIMIT + 1):
-            tail = self.redis.lrange(self.keys.dead_letter, -maintenance.LIMIT, -1)
-            done += [task_id.decode() for task_id in self.scripts.run(transition, *reversed(tail))]
-        return done
+        done, at = list[bytes](), 0
+        left = self.redis.llen(self.keys.dead_letter) if task_ids is None else len(task_ids)
+        while at < left:
+            if task_ids is None:
+                some = self.redis.lrange(self.keys.dead_letter, -bounds.WORK, -1)[::-1]
+            else:
+                some = task_ids[at : at + bounds.WORK]
+            looked_at, *found = self.scripts.run(transition, *some)
+            done, at = done + found, at + looked_at if some else left
+        return [task_id.decode() for task_id in done]
+
+    def _readable(self, named: Iterable[tuple[str, bytes | None]]) -> list[Stored]:
+        """Parses the documents of these ids. Those that nobody can read are set aside; None is left out."""
+        tasks, broken = list[Stored](), list[str]()
+        for task_id, document in named:
+            try:
+                tasks += [parse(document)] if document else []
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                broken.append(task_id)
+        if broken:
+            self.scripts.run("set_aside", *broken[: bounds.SET_ASIDE])
+        return tasks
+
+
+def _id(document: bytes) -> str:
+    """The id of a task from a document that a script has written: it is the first member."""
+    return cast(str, msgspec.json.decode(document[len('{"id":') : document.index(b',"type":')]))
 
 
 def _flat(parts: Iterable[Iterable[Any]]) -> Iterator[Any]:

@@ -17,17 +17,22 @@ class Keys:
     def __init__(self, prefix: str = "") -> None:
         self.pending = prefix + "tasks:pending"  # * list: ids, LPUSH to submit, claimed from the right
         self.pending_high = prefix + "tasks:pending:high"  # * list: the same for priority high
+        self.parked = prefix + "tasks:parked"  # * zset: pending tasks of types that a worker did not know
         self.processing = prefix + "tasks:processing"  # * zset: id -> when its lease ends
         self.delayed = prefix + "tasks:delayed"  # * zset: id -> when it is due (retrying or scheduled)
         self.waiting = prefix + "tasks:waiting"  # * zset: id -> when submitted; waits for its parents
         self.finished = prefix + "tasks:finished"  # * zset: id -> when it ended (completed or cancelled)
         self.dead_letter = prefix + "tasks:dead_letter"  # * list: failed ids, waiting for a human
+        self.unreadable = prefix + "tasks:unreadable"  # list: ids of documents that nobody can read
+        self.unsettled = prefix + "tasks:unsettled"  # set: ended tasks whose children were not all told
         self.completed = prefix + "tasks:completed"  # string: how many tasks were completed
         self.high_streak = prefix + "tasks:high_streak"  # string: high claims while a normal task waited
         self.wake = prefix + "tasks:wake"  # zset, at most one member: wakes one idle worker
         self.new = prefix + "tasks:new"  # Pub/Sub channel: each submitted id
-        self.maintained = prefix + "tasks:maintained"  # string, short-lived: maintenance was just done
+        self.maintained = prefix + "tasks:maintained"  # string: when maintenance was done last
+        self.grace = prefix + "tasks:grace"  # string that expires: Redis was away, no lease ends meanwhile
         self.workers = prefix + "workers:active"  # set: worker ids
+        self.types = prefix + "workers:types"  # zset: task type -> until when a live worker knows it
         self.task_times = prefix + "metrics:task_times"  # zset: id -> seconds in the handler
         self.completed_at = prefix + "metrics:completed_at"  # zset: id -> when it was completed
         self.run_seconds = prefix + "metrics:run_seconds"  # string: sum of all task_times ever
@@ -36,7 +41,7 @@ class Keys:
         # The rest are followed by an id.
         self.task = prefix + "task:"  # string: the task as one JSON object
         self.dependencies = prefix + "dependencies:"  # set: parents that are not completed yet
-        self.dependents = prefix + "dependents:"  # set: children that are not finished yet
+        self.dependents = prefix + "dependents:"  # zset: children that are not finished; score > 0: not told
         self.worker = prefix + "worker:"  # string that expires after three missed beats: JSON
         self.rate = prefix + "access:rate:"  # list that expires: times of the last calls of a key or address
         self.session = prefix + "access:session:"  # string that expires: the API key of a login

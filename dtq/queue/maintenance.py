@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import redis
 
+from dtq.queue import bounds
 from dtq.queue.scripts import Scripts
 from dtq.transient import Outage
 
 INTERVAL = 0.5  # seconds; a recovery may be late by two of them
-LIMIT = 500  # tasks of each kind that one call moves
 log = logging.getLogger("dtq.broker")
 
 
@@ -30,12 +30,24 @@ class Maintained(NamedTuple):
 
 
 def maintain(scripts: Scripts) -> Maintained:
-    """Maintains the queue once, unless another process has just done so."""
-    *moved, outlived = scripts.run("maintain", int(1000 * INTERVAL), LIMIT) or [[]]
-    dropped = scripts.run("discard", *outlived) if outlived else []
-    if dropped:
-        log.warning("%d dead tasks dropped: the dead letter is bounded", len(dropped))
-    return Maintained(*moved)._replace(dropped=len(dropped))
+    """Maintains the queue, unless another process has just done so. Goes on while there is more to do, in
+    slices, so that others have their turn.
+    """
+    silence = max(2 * INTERVAL, scripts.settings.lease / 3)
+    done = Maintained()
+    for _ in range(bounds.SLICES):
+        more, *moved, outlived = scripts.run("maintain", INTERVAL, silence, bounds.SAMPLE) or (
+            0,
+            *[0] * 5,
+            [],
+        )
+        _, *dropped = scripts.run("discard", *outlived) if outlived else [0]
+        if dropped:
+            log.warning("%d dead tasks dropped: the dead letter is bounded", len(dropped))
+        done = Maintained(*map(sum, zip(done, (*moved, len(dropped)), strict=True)))
+        if not more:
+            break
+    return done
 
 
 def keep_maintaining(
@@ -50,3 +62,6 @@ def keep_maintaining(
             pause = INTERVAL
         except redis.RedisError as error:
             pause = outage.failed(error)
+        except Exception:  # a mistake of ours must not end maintenance for good
+            log.exception("maintenance failed, it is tried again")
+            pause = INTERVAL

@@ -11,6 +11,7 @@ from redis.exceptions import NoScriptError
 
 from dtq.config import Settings
 from dtq.connection import Redis
+from dtq.queue import bounds
 from dtq.queue.keys import Keys
 
 LUA = files("dtq.queue") / "lua"
@@ -20,7 +21,8 @@ SETTINGS_IN_LUA = (
     "dead_letter_max",
 )  # fmt: skip
 TRANSITIONS = (
-    "submit", "claim", "complete", "fail", "release", "heartbeat", "maintain", "cancel", "requeue", "discard",
+    "submit", "claim", "complete", "fail", "release", "heartbeat", "deregister", "maintain", "cancel",
+    "requeue", "discard", "set_aside",
 )  # fmt: skip
 
 
@@ -41,7 +43,7 @@ class Scripts:
     """
 
     def __init__(self, client: Redis, once: Redis, keys: Keys, settings: Settings) -> None:
-        self._client, self._once, self._keys, self._settings = client, once, keys, settings
+        self._client, self._once, self._keys, self.settings = client, once, keys, settings
 
     def __getitem__(self, transition: str) -> Script:
         """The script of a transition. Every run of a script begins here."""
@@ -66,7 +68,7 @@ class Scripts:
         Raises:
             redis.ResponseError: too few replicas confirmed the write in time.
         """
-        wanted = self._settings.wait_replicas
+        wanted = self.settings.wait_replicas
         with self._client.pipeline(transaction=False) as pipe:
             pipe.eval(self[transition].text, 1, self._keys.pending, *args)
             # WAIT waits for this client's last write, but a repeated submission writes nothing.
@@ -99,7 +101,8 @@ class Scripts:
     def _scripts(self) -> dict[str, Script]:
         """The scripts for this server. Each begins with the key names, the settings and the shared part."""
         modern = int(self._client.info("server")["redis_version"].split(".")[0]) >= 7
-        rules = ", ".join(f"{name}={getattr(self._settings, name)}" for name in SETTINGS_IN_LUA)
+        rules = ", ".join(f"{name}={getattr(self.settings, name)}" for name in SETTINGS_IN_LUA)
+        rules += f", work={bounds.WORK}"
         shared = f"{self._keys.lua_table()}local S = {{{rules}}}\n{(LUA / 'shared.lua').read_text()}"
         heads = {name: _flags(name) if modern else "" for name in TRANSITIONS}
         texts = {name: head + shared + (LUA / f"{name}.lua").read_text() for name, head in heads.items()}

@@ -16,6 +16,8 @@ class WorkerInfo(msgspec.Struct, kw_only=True):
     tasks_processed: int = 0
     host: str = ""
     pid: int = 0
+    instance: str = ""  # tells two processes of one name apart
+    types: list[str] = []  # that it knows
 
 
 _decoder = msgspec.json.Decoder(WorkerInfo, strict=False)

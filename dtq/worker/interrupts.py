@@ -4,9 +4,13 @@ A signal can arrive between any two steps of a program. A worker lets it raise a
 in the wait for work, and in the handler. Everywhere else the worker notes the signal and acts on it later.
 """
 
+import faulthandler
 import logging
+import os
 import signal
+import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -15,6 +19,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 LAST_WORDS = 1.0  # seconds that a handler gets to end once its time limit has interrupted it
+HOPELESS = 5.0  # seconds after its time limit when a handler must be holding the interpreter itself
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM)
 
 
 class TimeLimit(BaseException):
@@ -52,6 +58,9 @@ class Interrupts:
         self._place = Place.ELSEWHERE
         self._deadline = float("inf")  # when the running handler must be over, time.monotonic
         self._overdue = False
+        self._pid = os.getpid()
+        self._listening = False
+        self._ends_at = float("inf")  # when a thread of C ends this process, time.monotonic
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -61,9 +70,12 @@ class Interrupts:
             actions[signal.SIGHUP] = self._stop
         before = {number: signal.signal(number, action) for number, action in actions.items()}
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # see `Successor`
+        self._listening = True
         try:
             yield
         finally:
+            self._listening = False
+            self.relax()
             for number, action in before.items():
                 signal.signal(number, action)
 
@@ -90,7 +102,7 @@ class Interrupts:
             self._allow(seconds)
             if self.stopping:  # checked after the lines above: a signal may come in between
                 self._allow(min(seconds, self._drain_timeout))
-            result = handler()
+            result = self._here_only(handler)
             self._place = Place.ELSEWHERE
             return result
         except TimeLimit:
@@ -99,6 +111,14 @@ class Interrupts:
             self._place = Place.ELSEWHERE
             signal.setitimer(signal.ITIMER_REAL, 0)
             self._deadline = float("inf")
+
+    def relax(self) -> None:
+        """Calls off the thread that would end this process: no handler runs. To start it for each task and to stop
+        it again would cost 50 us, so it stays from one task of a batch to the next.
+        """
+        if self._ends_at < float("inf"):
+            self._ends_at = float("inf")
+            faulthandler.cancel_dump_traceback_later()
 
     def is_stuck(self) -> bool:
         """Whether a handler still runs after its time limit. True only when two calls in a row find it so:
@@ -127,3 +147,29 @@ class Interrupts:
     def _allow(self, seconds: float) -> None:
         self._deadline = time.monotonic() + seconds
         signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6))
+        ends_at = self._deadline + HOPELESS
+        if self._listening and abs(ends_at - self._ends_at) > LAST_WORDS:
+            faulthandler.dump_traceback_later(max(seconds, 0) + HOPELESS, exit=True)  # by a thread of C
+            self._ends_at = ends_at
+
+    def _here_only(self, handler: Callable[[], T]) -> T:
+        """Runs a handler. A process that it forks ends where the handler ends: it is no worker."""
+        try:
+            return handler()
+        finally:
+            if os.getpid() != self._pid:
+                error = sys.exception()
+                if error and not isinstance(error, SystemExit):
+                    traceback.print_exception(error)
+                code = error.code if isinstance(error, SystemExit) else error and 1
+                os._exit(code if isinstance(code, int) else 1 if code else 0)
+
+
+def _be_ordinary() -> None:
+    """In a process that a handler has forked: signals do what they do everywhere."""
+    for number in SIGNALS:
+        if isinstance(getattr(signal.getsignal(number), "__self__", None), Interrupts):
+            signal.signal(number, signal.SIG_DFL)
+
+
+os.register_at_fork(after_in_child=_be_ordinary)

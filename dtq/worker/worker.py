@@ -6,6 +6,7 @@ maintains the queue, gives back tasks that cannot start soon, and ends the proce
 
 import logging
 import os
+import secrets
 import socket
 import threading
 import time
@@ -16,7 +17,9 @@ import msgspec
 from redis import RedisError
 
 from dtq import tasks
+from dtq.errors import NameTaken
 from dtq.observe import logs, tracing
+from dtq.processes.alive import is_alive
 from dtq.queue.broker import Broker
 from dtq.queue.maintenance import INTERVAL
 from dtq.queue.reports import Completed, Failed, Outcome, Report, Verdict
@@ -48,7 +51,7 @@ class Worker:
     """
 
     def __init__(self, broker: Broker, name: str, types: dict[str, TaskType] | None = None) -> None:
-        self.broker, self.name = broker, name
+        self.broker, self.name, self._instance = broker, name, secrets.token_hex(8)
         self.settings = broker.settings
         self.types = tasks.registry if types is None else types
         self.claimed = Claimed(self.settings.lease)
@@ -63,11 +66,15 @@ class Worker:
     # ---------------------------------------------------------------- main thread
 
     def run(self) -> None:
-        """Works until a signal asks it to end; then ends the current task and gives the others back."""
+        """Works until a signal asks it to end; then ends the current task and gives the others back.
+
+        Raises:
+            NameTaken: another live worker has this name.
+        """
         second = threading.Thread(target=self._keep_alive, name="heartbeat", daemon=True)
         with self.interrupts.listening():
-            self._patiently(self._beat)
-            self.log.info("ready, knows %s", ", ".join(sorted(self.types)))
+            if self._patiently(self._register):
+                self.log.info("ready, knows %s", ", ".join(sorted(self.types)))
             second.start()
             while not self.interrupts.stopping:
                 if not self._patiently(self._refill):
@@ -138,7 +145,8 @@ class Worker:
         """Sends the reports and claims up to `n` tasks, in one round trip."""
         with self._exchanging:
             asked_at = time.monotonic()
-            verdicts, tasks = self.broker.report_and_claim(self.name, self.claimed.reports(), n)
+            reports = self.claimed.reports()
+            verdicts, tasks = self.broker.report_and_claim(self.name, reports, n, self.types)
             if tasks:
                 self.claimed.take(tasks, asked_at)
             self.claimed.reported(len(verdicts))
@@ -154,6 +162,7 @@ class Worker:
 
     def _patiently(self, action: Callable[[], T]) -> T | None:
         """Repeats an action until Redis answers. Gives up and returns None if the worker was asked to end."""
+        self.interrupts.relax()  # what follows may take longer than a handler may
         while True:
             try:
                 result = action()
@@ -170,7 +179,7 @@ class Worker:
         try:
             self._exchange()
             given_back = self.broker.release(self.name, self.claimed.give_back())
-            self.broker.deregister(self.name)
+            self.broker.deregister(self.name, self._instance)
             self.log.info("stopped after %d tasks, %d given back", self.processed, given_back)
         except RedisError as error:
             self.log.warning("stopped without goodbye, others take over when the lease ends (%s)", error)
@@ -179,6 +188,17 @@ class Worker:
     # ---------------------------------------------------------------- second thread
 
     def _keep_alive(self) -> None:
+        """Lets this process end if the thread does: a worker that does not beat must not claim."""
+        try:
+            self._beat_and_maintain()
+        except NameTaken as error:
+            self.log.error("%s This worker ends.", error)
+            self.interrupts.stopping = True
+        except BaseException:
+            logs.log_stack(self.log, "the heartbeat ended by a mistake: this worker ends itself")
+            os._exit(STUCK)
+
+    def _beat_and_maintain(self) -> None:
         next_beat = next_maintenance = 0.0
         while not self._ended.wait(TICK):
             self._end_if_stuck()
@@ -195,7 +215,18 @@ class Worker:
                 next_beat = next_maintenance = 0.0
                 self._ended.wait(self._outage.failed(error))
 
-    def _beat(self) -> None:
+    def _register(self) -> bool:
+        """Takes the name. A process of this machine that had it and is dead gives it up at once."""
+        try:
+            self._beat()
+        except NameTaken as other:
+            gone = other.pid == os.getpid() or not is_alive(other.pid)  # in a container all have the same pid
+            if other.host != socket.gethostname() or not gone:
+                raise
+            self._beat(instead_of=other.instance)
+        return True
+
+    def _beat(self, instead_of: str = "") -> None:
         """Sends a heartbeat, which extends the leases."""
         current, held, asked_at = self.claimed.current, self.claimed.held(), time.monotonic()
         status = "draining" if self.interrupts.stopping else "busy" if current else "idle"
@@ -207,8 +238,11 @@ class Worker:
                 tasks_processed=self.processed,
                 host=socket.gethostname(),
                 pid=os.getpid(),
+                instance=self._instance,
+                types=sorted(self.types),
             ),
             held,
+            instead_of,
         )
         self.claimed.extended(asked_at, lost)
         if current and current is self.claimed.current and current.id in lost:

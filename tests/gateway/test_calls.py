@@ -10,8 +10,8 @@ import pytest
 import redis
 from flask.testing import FlaskClient
 
+from dtq.queue.bounds import WORK
 from dtq.queue.broker import Broker
-from dtq.queue.maintenance import LIMIT
 from dtq.queue.reports import Completed
 from dtq.queue.task import Status
 from dtq.queue.worker_info import WorkerInfo
@@ -288,9 +288,9 @@ def test_a_dead_letter_is_listed_beyond_the_fifty_of_other_lists(http: FlaskClie
 
 @pytest.mark.parametrize(("method", "path"), [("POST", "/dead-letter/retry"), ("DELETE", "/dead-letter")])
 def test_a_decision_about_all_is_about_all(http: FlaskClient, broker: Broker, method: str, path: str) -> None:
-    dead = bury_many(broker, LIMIT + 60)
+    dead = bury_many(broker, WORK + 60)
     answer = http.open(path, method=method).get_json()
-    assert (answer["count"], sorted(answer["task_ids"])) == (LIMIT + 60, sorted(dead))
+    assert (answer["count"], sorted(answer["task_ids"])) == (WORK + 60, sorted(dead))
     assert broker.counts()["dead_letter"] == 0
 
 

@@ -13,7 +13,7 @@ from dtq.queue.broker import Broker
 from dtq.queue.keys import Keys
 from dtq.queue.worker_info import WorkerInfo
 from tests.helpers import new_task
-from tests.steps import bury, claim, claim_one, complete, fail, maintain, submit
+from tests.steps import bury, claim, claim_one, complete, fail, submit
 
 NAMES = {
     "pending": "tasks:pending",
@@ -75,6 +75,8 @@ def test_a_busy_queue_has_exactly_the_keys_that_are_listed_with_their_types(
     broker: Broker, make_broker: Callable[..., Broker]
 ) -> None:
     """One of everything, then each key on the server is accounted for."""
+    submit(broker, "rare")
+    assert broker.report_and_claim("ann", [], 1, ["noop"]) == ([], [])  # parks it
     bury(broker)
     submit(broker)
     complete(broker, claim_one(broker))
@@ -84,8 +86,11 @@ def test_a_busy_queue_has_exactly_the_keys_that_are_listed_with_their_types(
     submit(broker)
     broker.submit([new_task(priority="high") for _ in range(3)])
     fail(broker, claim(broker, n=2)[0])
-    broker.heartbeat(WorkerInfo(id="ann", status="idle"))
-    maintain(broker)
+    broker.heartbeat(WorkerInfo(id="ann", status="idle", types=["noop"]))
+    broker.redis.set(broker.keys.task + submit(broker), "no document")
+    broker.redis.set(broker.keys.maintained, 1)  # as if Redis had been away since 1970
+    broker.maintain()
+    broker.redis.sadd(broker.keys.unsettled, parent)  # as if it had too many children for one script
     key, _ = ApiKeys(broker).create("ann", Scope.READ)
     Sessions(broker).open(key)
     create_app(make_broker(rate_limit="1/day")).test_client().get("/tasks")

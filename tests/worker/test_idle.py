@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import pytest
 
@@ -36,10 +36,10 @@ class Counting(Broker):
     waits = claims = 0
 
     def report_and_claim(
-        self, worker_id: str, reports: Sequence[Report], n: int
+        self, worker_id: str, reports: Sequence[Report], n: int, types: Iterable[str] = ()
     ) -> tuple[list[Verdict], list[Stored]]:
         self.claims += 1
-        return super().report_and_claim(worker_id, reports, n)
+        return super().report_and_claim(worker_id, reports, n, types)
 
     def wait(self, seconds: float) -> None:
         super().wait(seconds)

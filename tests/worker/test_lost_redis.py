@@ -4,7 +4,7 @@ import logging
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -76,9 +76,9 @@ class Failing(Broker):
 
     beats = looks = 0
 
-    def heartbeat(self, worker: WorkerInfo, held: Sequence[Stored] = ()) -> set[str]:
+    def heartbeat(self, worker: WorkerInfo, held: Sequence[Stored] = (), instead_of: str = "") -> set[str]:
         try:
-            return super().heartbeat(worker, held)
+            return super().heartbeat(worker, held, instead_of)
         except redis.RedisError:
             self.beats += 1
             raise
@@ -190,10 +190,10 @@ class Forgetful(Broker):
     lost = False
 
     def report_and_claim(
-        self, worker_id: str, reports: Sequence[Report], n: int
+        self, worker_id: str, reports: Sequence[Report], n: int, types: Iterable[str] = ()
     ) -> tuple[list[Verdict], list[Stored]]:
         if not reports or self.lost:
-            return super().report_and_claim(worker_id, reports, n)
+            return super().report_and_claim(worker_id, reports, n, types)
         super().report_and_claim(worker_id, reports, 0)
         self.lost = True
         raise redis.ConnectionError("the reply was lost")

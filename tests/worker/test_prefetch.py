@@ -1,6 +1,6 @@
 """Short tasks are claimed in batches, long ones one by one; what was claimed too early is given back."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 
@@ -24,9 +24,9 @@ class Counting(Broker):
         self.claims: list[tuple[int, int]] = []
 
     def report_and_claim(
-        self, worker_id: str, reports: Sequence[Report], n: int
+        self, worker_id: str, reports: Sequence[Report], n: int, types: Iterable[str] = ()
     ) -> tuple[list[Verdict], list[Stored]]:
-        verdicts, claimed = super().report_and_claim(worker_id, reports, n)
+        verdicts, claimed = super().report_and_claim(worker_id, reports, n, types)
         self.claims.append((n, len(claimed)))
         return verdicts, claimed
 

@@ -60,14 +60,13 @@ def test_the_log_tells_the_story_of_each_task(
 ) -> None:
     broker = make_broker(backoff_base=1.5, backoff_jitter=0)
     good, bad, hopeless = new_task("sleep", 0.01), new_task("fail"), new_task("fail", {"permanent": True})
-    unknown = new_task("paint")
-    broker.submit([good, bad, hopeless, unknown])
+    broker.submit([good, bad, hopeless])
     worker = start_worker(broker)
-    ended(broker, unknown.id)
-    worker.says(f"task {unknown.id} failed")
+    ended(broker, hopeless.id)
+    worker.says(f"task {hopeless.id} failed")
 
     said = [line.split(" ", 1)[1] for line in worker.log().splitlines()]
-    story = {task.id: [line for line in said if task.id in line] for task in (good, bad, hopeless, unknown)}
+    story = {task.id: [line for line in said if task.id in line] for task in (good, bad, hopeless)}
     known = "calculate, cpu, crash, deaf, fail, flaky, gate, loop, noop, numb, process, sleep"
     assert said[0] == f"worker-1 INFO ready, knows {known}"
     assert story[good.id][0] == f"worker-1 INFO task {good.id} (sleep) claimed, attempt 1"
@@ -80,14 +79,22 @@ def test_the_log_tells_the_story_of_each_task(
         f"worker-1 INFO task {hopeless.id} (fail) claimed, attempt 1",
         f"worker-1 WARNING task {hopeless.id} failed (failed for good, as asked), to the dead letter",
     ]
-    assert story[unknown.id] == [
-        f"worker-1 INFO task {unknown.id} (paint) claimed, attempt 1",
-        f"worker-1 WARNING task {unknown.id} failed (unknown type 'paint'; known are {known}), "
-        "to the dead letter",
-    ]
-    dead = broker.get(unknown.id)
+    dead = broker.get(hopeless.id)
     assert dead is not None
     assert (dead.status, dead.attempts, dead.retry_count) == ("failed", 1, 0)
+
+
+def test_a_task_of_an_unknown_type_waits_for_a_worker_that_knows_it(
+    broker: Broker, start_worker: StartWorker
+) -> None:
+    painting, known = new_task("paint"), new_task("noop")
+    broker.submit([painting, known])
+    start_worker(broker)
+    assert ended(broker, known.id).status == "completed"
+    assert (broker.counts()["parked"], broker.counts()["dead_letter"]) == (1, 0)
+
+    [task] = broker.report_and_claim("painter", [], 1, ["paint"])[1]
+    assert (task.id, task.attempts) == (painting.id, 1)
 
 
 def test_a_flaky_task_works_in_the_end(make_broker: Callable[..., Broker], start_worker: StartWorker) -> None:

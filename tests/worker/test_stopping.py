@@ -148,9 +148,9 @@ class Interrupting(Broker):
         os.kill(os.getpid(), signal.SIGTERM)
         return super().release(worker_id, tasks, started)
 
-    def deregister(self, worker_id: str) -> None:
+    def deregister(self, worker_id: str, instance: str = "") -> None:
         os.kill(os.getpid(), signal.SIGINT)
-        super().deregister(worker_id)
+        super().deregister(worker_id, instance)
 
 
 @in_this_thread

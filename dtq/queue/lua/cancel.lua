@@ -5,8 +5,10 @@
 local h, tail = read(ARGV[1])
 if not h then return 'unknown' end
 local zsets = {scheduled = K.delayed, retrying = K.delayed, waiting = K.waiting}
-if h.status == 'pending' then
-  redis.call('LREM', queue_of(h), 1, h.id)
+if h.status == 'pending' and h.parked then
+  redis.call('ZREM', K.parked, parked_member(h))
+elseif h.status == 'pending' then
+  redis.call('LREM', QUEUES[h.priority], 1, h.id)
 elseif zsets[h.status] then
   redis.call('ZREM', zsets[h.status], h.id)
   redis.call('DEL', K.dependencies .. h.id)
@@ -15,5 +17,5 @@ else
 end
 finish(h, tail, 'cancelled')
 count('cancelled')
-cancel_dependents(h.id)
+settle_here()
 return 'cancelled'

@@ -6,14 +6,6 @@
 
 local worker, answers, seconds = ARGV[1], {}, nil
 
-local function release_child(parent, child)
-  redis.call('SREM', K.dependencies .. child, parent)
-  if redis.call('EXISTS', K.dependencies .. child) == 0 and redis.call('ZREM', K.waiting, child) == 1 then
-    local h, tail = read(child)
-    if h and h.due and h.due > now() then postpone(h, tail, 'scheduled', h.due) elseif h then enqueue(h, tail) end
-  end
-end
-
 local function complete(id, attempt, duration, age, result)
   local h, tail = read(id)
   if not owned(h, worker, attempt) then
@@ -30,7 +22,6 @@ local function complete(id, attempt, duration, age, result)
   redis.call('INCR', K.completed)
   redis.call('ZADD', K.completed_at, h.completed_at, id) -- K.finished holds cancelled tasks, too
   redis.call('ZADD', K.task_times, duration, id)
-  for _, child in ipairs(redis.call('SMEMBERS', K.dependents .. id)) do release_child(id, child) end
   return 'completed'
 end
 
@@ -38,4 +29,5 @@ for i = 2, #ARGV, 5 do
   answers[#answers + 1] = {complete(unpack(ARGV, i, i + 4))}
 end
 if seconds then redis.call('INCRBYFLOAT', K.run_seconds, seconds) end
+settle_here()
 return answers

@@ -1,75 +1,167 @@
 -- Maintains the queue: due tasks become pending, tasks of lost workers go back to the front, silent workers leave
--- the set of live workers, old results are deleted. A call moves a bounded number of tasks; if it reaches the bound,
--- the next call goes on at once.
--- ARGV[1]  -> milliseconds until maintenance is due again
--- ARGV[2]  -> how many tasks of each kind at most
--- Returns  {} if another process has just done it, else {due, recovered, dead, lost workers, deleted, ids in the dead
---          letter that are beyond its limits, the oldest first, for the caller to discard}.
+-- the set of live workers, old results are deleted, children are told, ids without a document are let go. Each of
+-- these has a bound of its own; where one reaches it, the next call goes on at once.
+-- ARGV[1]  -> seconds until maintenance is due again
+-- ARGV[2]  -> seconds without maintenance after which Redis must have been away
+-- ARGV[3]  -> how many ids of each place are looked at
+-- Returns  {} if another process has just done it, else {1 if there is more to do, due, recovered, dead, lost workers,
+--          deleted, ids in the dead letter that are beyond its limits, the oldest first, for the caller to discard}.
 
-if not redis.call('SET', K.maintained, 1, 'NX', 'PX', ARGV[1]) then return {} end
-local limit, clock = tonumber(ARGV[2]), now()
-local recovered, dead, strays, deleted = 0, 0, 0, 0
+local interval, silence, sample, clock = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), now()
+local last = tonumber(redis.call('GET', K.maintained) or clock - interval)
+if last <= clock and clock - last < interval then return {} end
+-- While Redis was away nobody could send a heartbeat: no lease ends before there was time for one.
+if clock - last > silence then redis.call('SET', K.grace, 1, 'PX', math.ceil(1000 * S.lease)) end
+local due, recovered, dead, strays, deleted, outlived, more = 0, 0, 0, 0, 0, {}, 0
 
-local function first(zset, upto) return redis.call('ZRANGEBYSCORE', zset, '-inf', upto, 'LIMIT', 0, limit) end
+local function overdue(zset, upto) return redis.call('ZRANGEBYSCORE', zset, '-inf', upto, 'LIMIT', 0, S.work) end
 
-local due = first(K.delayed, clock)
-for _, id in ipairs(due) do
+-- Calls `action` for each of these ids, as far as the bound allows.
+local function each(ids, action)
+  work = 0
+  for _, id in ipairs(ids) do
+    if exhausted() then break end
+    action(id)
+  end
+  if exhausted() or #ids == S.work then more = 1 end
+end
+
+each(overdue(K.delayed, clock), function(id)
   redis.call('ZREM', K.delayed, id)
   local h, tail = read(id)
-  if h then enqueue(h, tail) end
-end
+  if not h then return drop(id, h) end
+  if h.due then enqueue(h, tail) end
+  due = due + 1
+end)
 
-local expired = first(K.processing, clock)
-for i = #expired, 1, -1 do -- the last goes to the front first, so that the oldest ends up before the others
-  redis.call('ZREM', K.processing, expired[i])
-  local h, tail = read(expired[i])
-  if h then
-    h.crashes = h.crashes + 1
-    remember(h, clock, 'worker lost', h.worker_id .. ' was silent for ' .. S.lease .. ' s')
-    if h.crashes >= S.max_crashes then
-      bury(h, tail)
-      dead = dead + 1
-    else
-      enqueue(h, tail, true)
-      recovered = recovered + 1
-    end
+local function recover(id)
+  redis.call('ZREM', K.processing, id)
+  local h, tail = read(id)
+  if not h then return drop(id, h) end
+  if h.status ~= 'processing' then return end
+  h.crashes = h.crashes + 1
+  remember(h, clock, 'worker lost', h.worker_id .. ' was silent for ' .. S.lease .. ' s')
+  if h.crashes >= S.max_crashes then
+    bury(h, tail)
+    dead = dead + 1
+  else
+    enqueue(h, tail, true)
+    recovered = recovered + 1
   end
 end
-if recovered > 0 then count('recovered', recovered) end
 
-for _, worker in ipairs(redis.call('SMEMBERS', K.workers)) do
+if redis.call('EXISTS', K.grace) == 0 then
+  local ended = overdue(K.processing, clock)
+  local reversed = {} -- the last one goes to the front first, so that the oldest ends up before the others
+  for i = #ended, 1, -1 do reversed[#reversed + 1] = ended[i] end
+  each(reversed, recover)
+  if recovered > 0 then count('recovered', recovered) end
+end
+
+for _, worker in ipairs(redis.call('SRANDMEMBER', K.workers, sample)) do
   if redis.call('EXISTS', K.worker .. worker) == 0 then
     redis.call('SREM', K.workers, worker)
     strays = strays + 1
   end
 end
+redis.call('ZREMRANGEBYSCORE', K.types, '-inf', clock)
 
-local old = first(K.finished, clock - S.result_ttl)
-for _, id in ipairs(old) do
-  if redis.call('SCARD', K.dependents .. id) > 0 then
+each(overdue(K.finished, clock - S.result_ttl), function(id)
+  local h, children = header(id), K.dependents .. id
+  local ended = h and has_ended(h) -- else its id is used again, or its document has expired
+  if ended and redis.call('ZCARD', children) > 0 then
     redis.call('ZADD', K.finished, clock, id) -- a child still needs its result
-  else
-    redis.call('ZREM', K.finished, id)
-    redis.call('ZREM', K.completed_at, id)
-    redis.call('ZREM', K.task_times, id)
-    redis.call('DEL', K.task .. id)
-    deleted = deleted + 1
+    for _, child in ipairs(redis.call('ZRANGE', children, 0, sample - 1)) do
+      if redis.call('EXISTS', K.task .. child) == 0 then redis.call('ZREM', children, child) end
+      spend(1)
+    end
+    return
   end
-end
+  forget(id)
+  if ended then redis.call('UNLINK', K.task .. id) elseif h == false then drop(id, h) end
+  deleted = deleted + 1
+end)
 
 local function too_old(id)
   if S.dead_letter_ttl == 0 then return false end
-  local h = read(id)
-  return not h or h.history[#h.history].ended_at <= clock - S.dead_letter_ttl
+  local h = header(id)
+  local died = h and (h.history and h.history[#h.history].ended_at or h.created_at)
+  return not died or died <= clock - S.dead_letter_ttl
 end
 
-local outlived, kept = {}, S.dead_letter_max
+work = 0
+local kept = S.dead_letter_max
 local excess = kept > 0 and redis.call('LLEN', K.dead_letter) - kept or 0
-while #outlived < limit do
+while not exhausted() do
   local id = redis.call('LINDEX', K.dead_letter, -1 - #outlived)
   if not id or not (#outlived < excess or too_old(id)) then break end
   outlived[#outlived + 1] = id
+  spend(2) -- as much as it costs to discard it
+end
+if exhausted() then more = 1 end
+
+work = 0
+while not exhausted() do
+  local parent = redis.call('SRANDMEMBER', K.unsettled)
+  if not parent then break end
+  settle(parent)
+  settle_here()
+end
+if exhausted() then more = 1 end
+
+---------------------------------------------------------------------------------------------------- what is amiss
+-- Somebody may have deleted documents or written ids by hand. Each call looks at a part of each place.
+
+-- Where in a place of this length this call's part begins.
+local function part(length) return length > sample and math.floor(clock / interval) * sample % length or 0 end
+
+-- Whether an id may stay where it is: not if there is no such task, or nobody can read it, or it has ended.
+local function may_stay(id)
+  local h = header(id)
+  if h then return not has_ended(h) end
+  drop(id, h)
+  more = 1
 end
 
-if math.max(#due, #expired, #old, #outlived) == limit then redis.call('DEL', K.maintained) end
-return {#due, recovered, dead, strays, deleted, outlived}
+local function patrol_list(list)
+  local start, gone = part(redis.call('LLEN', list)), 0
+  for i, id in ipairs(redis.call('LRANGE', list, start, start + sample - 1)) do
+    if not may_stay(id) then
+      redis.call('LSET', list, start + i - 1, '')
+      gone = gone + 1
+    end
+  end
+  if gone > 0 then redis.call('LREM', list, 0, '') end
+end
+
+local function members(zset)
+  local start = part(redis.call('ZCARD', zset))
+  return redis.call('ZRANGE', zset, start, start + sample - 1)
+end
+
+for _, list in ipairs({K.pending, K.pending_high, K.dead_letter}) do patrol_list(list) end
+for _, zset in ipairs({K.processing, K.delayed, K.waiting}) do
+  for _, id in ipairs(members(zset)) do
+    if not may_stay(id) then redis.call('ZREM', zset, id) end
+  end
+end
+for _, member in ipairs(members(K.parked)) do
+  if not may_stay(parked_id(member)) then redis.call('ZREM', K.parked, member) end
+end
+for _, id in ipairs(members(K.waiting)) do
+  local parent = redis.call('SRANDMEMBER', K.dependencies .. id)
+  if parent and redis.call('EXISTS', K.task .. parent) == 0 then cancel_child(id, reason(parent)) end
+end
+for _, id in ipairs(members(K.finished)) do
+  if redis.call('EXISTS', K.task .. id) == 0 then
+    forget(id)
+    drop(id)
+    deleted = deleted + 1
+  end
+end
+for _, id in ipairs(redis.call('LRANGE', K.unreadable, 0, sample - 1)) do -- somebody has looked at it and deleted it
+  if redis.call('EXISTS', K.task .. id) == 0 then redis.call('LREM', K.unreadable, 0, id) end
+end
+
+redis.call('SET', K.maintained, more == 1 and clock - interval or clock)
+return {more, due, recovered, dead, strays, deleted, outlived}

@@ -4,15 +4,21 @@
 --          {'unknown', parent} | {'cancelled', parent}: a parent will never be completed.
 --          {'conflict', id}: the id exists, with another fingerprint.
 
-local fresh, known = {}, {}
-for i, document in ipairs(ARGV) do
+local fresh, known = {}, {} -- known: id -> header, of all that these documents name
+
+local function look(id)
+  if known[id] == nil then known[id] = header(id) end
+  return known[id]
+end
+
+for _, document in ipairs(ARGV) do
   local h, tail = split(document)
-  local old = read(h.id) or known[h.id]
-  if old and old.fingerprint ~= h.fingerprint then return {'conflict', h.id} end
+  local old = look(h.id)
+  if old == false or (old and old.fingerprint ~= h.fingerprint) then return {'conflict', h.id} end
   if not old then
     h.unmet = {}
     for _, parent in ipairs(h.depends_on or {}) do
-      local p = known[parent] or read(parent)
+      local p = look(parent)
       if not p then return {'unknown', parent} end
       if p.status == 'cancelled' then return {'cancelled', parent} end
       if p.status ~= 'completed' then table.insert(h.unmet, parent) end
@@ -28,8 +34,10 @@ for _, pair in ipairs(fresh) do
   local due = (h.delay or 0) > 0 and created + h.delay or nil
   h.priority, h.created_at = h.priority or 'normal', created
   h.attempts, h.retry_count, h.crashes = 0, 0, 0
+  forget(h.id) -- a task that had this id before has expired
   for _, parent in ipairs(h.depends_on or {}) do
-    redis.call('SADD', K.dependents .. parent, h.id)
+    local met = known[parent].status == 'completed' -- then there is nothing to tell
+    redis.call('ZADD', K.dependents .. parent, met and -created or created, h.id)
     redis.call('PERSIST', K.task .. parent)
   end
   if #h.unmet > 0 then

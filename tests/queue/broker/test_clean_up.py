@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 import dtq.queue.maintenance
+from dtq.queue import bounds
 from dtq.queue.broker import Broker
 from dtq.queue.worker_info import WorkerInfo
 from tests.helpers import new_task, wait_until
@@ -77,15 +78,18 @@ def test_only_figures_workers_and_the_dead_letter_are_left(
 def test_the_deletion_of_many_is_done_in_bounded_steps(
     make_broker: Callable[..., Broker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(bounds, "WORK", 100)
+    monkeypatch.setattr(bounds, "SAMPLE", 10)
+    monkeypatch.setattr(bounds, "SLICES", 1)
     broker = make_broker(result_ttl=1)
     broker.submit([new_task() for _ in range(250)])
-    for task in claim(broker, n=250):
-        complete(broker, task)
-    monkeypatch.setattr(dtq.queue.maintenance, "LIMIT", 100)
+    while tasks := claim(broker, n=250):
+        for task in tasks:
+            complete(broker, task)
     monkeypatch.setattr(dtq.queue.maintenance, "INTERVAL", 60)
     wait_until(lambda: broker.redis.zcount(broker.keys.finished, 0, _ttl_ago(broker)) == 250)
     broker.redis.delete(broker.keys.maintained)
-    assert [broker.maintain().deleted for _ in range(4)] == [100, 100, 50, 0]
+    assert [broker.maintain().deleted for _ in range(4)] == [110, 110, 30, 0]
     assert not {"tasks:finished", "metrics:task_times", "metrics:completed_at"} & names(broker)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import dtq.queue.maintenance
 from dtq.config import Settings
+from dtq.queue import bounds
 from dtq.queue.broker import Broker
 from dtq.redis_server import RedisServer
 from tests.helpers import wait_until
@@ -130,9 +131,10 @@ def test_an_id_without_a_document_does_not_block_the_way(make_broker: Callable[.
 def test_so_many_at_a_time_and_the_next_caller_goes_on_at_once(
     make_broker: Callable[..., Broker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(bounds, "WORK", 4)
+    monkeypatch.setattr(bounds, "SLICES", 1)
     broker = make_broker(dead_letter_max=1)
     ids = [bury(broker) for _ in range(6)]
-    monkeypatch.setattr(dtq.queue.maintenance, "LIMIT", 2)
     monkeypatch.setattr(dtq.queue.maintenance, "INTERVAL", 60)
     assert [broker.maintain().dropped for _ in range(4)] == [2, 2, 1, 0]
     assert dead(broker) == ids[5:]

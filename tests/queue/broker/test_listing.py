@@ -107,8 +107,12 @@ def test_a_filtered_listing_looks_at_so_many_and_no_more(
 
 def test_counts_of_each_place(broker: Broker) -> None:
     nothing = dict.fromkeys(
-        ["pending", "pending_high", "processing", "delayed", "waiting", "dead_letter", "completed"], 0
-    )
+        [
+            "pending", "pending_high", "parked", "processing", "delayed", "waiting", "dead_letter",
+            "unreadable", "completed",
+        ],
+        0,
+    )  # fmt: skip
     assert broker.counts() == nothing
     one_of_each(broker)
     submit(broker, priority="high")

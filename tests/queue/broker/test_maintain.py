@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 import dtq.queue.maintenance
+from dtq.queue import bounds
 from dtq.queue.broker import Broker, Maintained
 from tests.helpers import new_task, wait_until
 from tests.steps import (
@@ -41,7 +42,6 @@ def test_only_the_first_of_several_processes_does_it(
     assert one.maintain() == Maintained()
     make_due(one, submit(one, delay=60.0))
     assert [broker.maintain() for broker in (one, other)] == [Maintained()] * 2
-    assert 50_000 < one.redis.pttl(one.keys.maintained) <= 60_000
     assert maintain(other).due == 1
 
 
@@ -212,7 +212,8 @@ def test_unfinished_tasks_are_kept_for_ever(broker: Broker) -> None:
 
 @pytest.fixture
 def two_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dtq.queue.maintenance, "LIMIT", 2)
+    monkeypatch.setattr(bounds, "WORK", 2)
+    monkeypatch.setattr(bounds, "SLICES", 1)
 
 
 @pytest.mark.usefixtures("two_at_a_time")
@@ -232,7 +233,7 @@ def test_kept_parents_do_not_block_the_clean_up_of_others(broker: Broker) -> Non
     old = submit(broker, priority="high")
     run(broker, old)
     make_old(broker, *parents, old)
-    deleted = sum(maintain(broker).deleted for _ in range(3))
+    deleted = sum(maintain(broker).deleted for _ in range(4))
     assert (deleted, status(broker, old)) == (1, None)
     assert [status(broker, parent) for parent in parents] == ["completed"] * 3
 
@@ -241,6 +242,7 @@ def test_kept_parents_do_not_block_the_clean_up_of_others(broker: Broker) -> Non
 def test_the_whole_dead_letter_is_dealt_with_however_long(broker: Broker) -> None:
     dead = [bury(broker) for _ in range(5)]
     assert broker.requeue() == dead
-    assert [fail(broker, task, retries=0) for task in claim(broker, n=5)] == ["failed"] * 5
+    while tasks := claim(broker, n=5):
+        assert {fail(broker, task, retries=0) for task in tasks} == {"failed"}
     assert broker.discard() == dead
     assert broker.counts()["dead_letter"] == 0
