@@ -1,4 +1,4 @@
-"""Redis may be away, or refuse commands, for a while. Whoever has no user waiting tries again until it works."""
+"""Redis may be away, or refuse commands, for a while. Who has no user waiting tries again until it works."""
 
 import logging
 import threading
@@ -7,8 +7,8 @@ import redis
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ClusterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError
 
-# Errors of a server that restarts, loads its data, changes roles, is full, misses replicas, or is held up by a
-# script of somebody else. They pass.
+# Errors of a server that restarts, loads its data, changes roles, is full, misses replicas, or is held up by
+# a script of somebody else. They pass.
 TRANSIENT = (
     redis.ConnectionError, redis.TimeoutError, ReadOnlyError, ClusterDownError, TryAgainError,
     OutOfMemoryError,

@@ -1,11 +1,11 @@
-"""How much one script may do. Redis does one thing at a time, so a script that took long would stop everybody.
+"""How much one script may do. Redis does one thing at a time: a script that took long would stop everybody.
 
 | script | its bound |
 |---|---|
-| submit | `TASKS` tasks with `PARENTS` parents each; the gateway takes 1 MiB. Parents are read once, without payload |
+| submit | `TASKS` tasks; `PARENTS` parents of each, read once, without payload; the gateway takes 1 MiB |
 | claim, complete, fail, release, heartbeat | the tasks that one worker holds, `DTQ_PREFETCH_MAX` |
 | cancel | one task, one search through its queue; `WORK` for the tasks that depend on it |
-| requeue, discard | `WORK` |
+| requeue, discard | `WORK`, one search through the dead letter for each id |
 | maintain | `WORK` for each kind of work, `SAMPLE` ids of each place |
 | set_aside | `SET_ASIDE` ids, a search through each list for each |
 

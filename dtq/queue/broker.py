@@ -241,13 +241,14 @@ class Broker:
         done, at = list[bytes](), 0
         left = self.redis.llen(self.keys.dead_letter) if task_ids is None else len(task_ids)
         while at < left:
-            if task_ids is None:
-                some = self.redis.lrange(self.keys.dead_letter, -bounds.WORK, -1)[::-1]
-            else:
-                some = task_ids[at : at + bounds.WORK]
+            some = task_ids[at : at + bounds.WORK] if task_ids else self._oldest_dead()
             looked_at, *found = self.scripts.run(transition, *some)
             done, at = done + found, at + looked_at if some else left
         return [task_id.decode() for task_id in done]
+
+    def _oldest_dead(self) -> list[str]:
+        ids = self.redis.lrange(self.keys.dead_letter, -bounds.WORK, -1)
+        return [task_id.decode() for task_id in reversed(ids)]
 
     def _readable(self, named: Iterable[tuple[str, bytes | None]]) -> list[Stored]:
         """Parses the documents of these ids. Those that nobody can read are set aside; None is left out."""

@@ -113,8 +113,8 @@ class Interrupts:
             self._deadline = float("inf")
 
     def relax(self) -> None:
-        """Calls off the thread that would end this process: no handler runs. To start it for each task and to stop
-        it again would cost 50 us, so it stays from one task of a batch to the next.
+        """Calls off the thread that would end this process: no handler runs. To start and to stop it costs
+        50 us, so it stays from one task of a batch to the next.
         """
         if self._ends_at < float("inf"):
             self._ends_at = float("inf")
