@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from dtq.queue.broker import Broker, Maintained
+from dtq.queue.broker import PARKED_ID, Broker, Maintained
 from dtq.queue.reports import Completed, Failed, Outcome, Verdict
 from dtq.queue.task import Status, Stored
 from tests.helpers import new_task
@@ -129,11 +129,12 @@ def holder(broker: Broker, task_id: str) -> str | None:
 def places(broker: Broker, task_id: str) -> list[str]:
     """Every structure that holds the id, as often as it does; a task that is right is in one."""
     k, member = broker.keys, task_id.encode()
-    lists = {name: getattr(k, name) for name in ("pending", "pending_high", "dead_letter")}
+    lists = {name: getattr(k, name) for name in ("pending", "pending_high", "dead_letter", "unreadable")}
     zsets = {name: getattr(k, name) for name in ("processing", "delayed", "waiting", "finished")}
     found = [
         name for name, key in lists.items() for other in broker.redis.lrange(key, 0, -1) if other == member
     ]
+    found += ["parked" for other in broker.redis.zrange(k.parked, 0, -1) if other[PARKED_ID:] == member]
     return found + [name for name, key in zsets.items() if broker.redis.zscore(key, member) is not None]
 
 

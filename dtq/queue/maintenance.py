@@ -36,11 +36,8 @@ def maintain(scripts: Scripts) -> Maintained:
     silence = max(2 * INTERVAL, scripts.settings.lease / 3)
     done = Maintained()
     for _ in range(bounds.SLICES):
-        more, *moved, outlived = scripts.run("maintain", INTERVAL, silence, bounds.SAMPLE) or (
-            0,
-            *[0] * 5,
-            [],
-        )
+        answer = scripts.run("maintain", INTERVAL, silence, bounds.SAMPLE)
+        more, *moved, outlived = answer or (0, *[0] * 5, [])
         _, *dropped = scripts.run("discard", *outlived) if outlived else [0]
         if dropped:
             log.warning("%d dead tasks dropped: the dead letter is bounded", len(dropped))

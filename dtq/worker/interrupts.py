@@ -4,23 +4,21 @@ A signal can arrive between any two steps of a program. A worker lets it raise a
 in the wait for work, and in the handler. Everywhere else the worker notes the signal and acts on it later.
 """
 
-import faulthandler
 import logging
-import os
 import signal
-import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from types import FrameType
 from typing import TypeVar
 
+from dtq.processes import forks
+from dtq.processes.watchdog import Watchdog
+
 T = TypeVar("T")
 LAST_WORDS = 1.0  # seconds that a handler gets to end once its time limit has interrupted it
 HOPELESS = 5.0  # seconds after its time limit when a handler must be holding the interpreter itself
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM)
 
 
 class TimeLimit(BaseException):
@@ -49,6 +47,7 @@ class Interrupts:
     Attributes:
         stopping: whether the worker was asked to end.
         reload: whether SIGHUP asked for that: the process is to start again, with new code.
+        watchdog: ends this process if a handler holds the interpreter itself; lets it live after `relax`.
     """
 
     def __init__(self, drain_timeout: float, log: logging.Logger) -> None:
@@ -58,9 +57,8 @@ class Interrupts:
         self._place = Place.ELSEWHERE
         self._deadline = float("inf")  # when the running handler must be over, time.monotonic
         self._overdue = False
-        self._pid = os.getpid()
         self._listening = False
-        self._ends_at = float("inf")  # when a thread of C ends this process, time.monotonic
+        self.watchdog = Watchdog()
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -75,7 +73,7 @@ class Interrupts:
             yield
         finally:
             self._listening = False
-            self.relax()
+            self.watchdog.relax()
             for number, action in before.items():
                 signal.signal(number, action)
 
@@ -102,7 +100,7 @@ class Interrupts:
             self._allow(seconds)
             if self.stopping:  # checked after the lines above: a signal may come in between
                 self._allow(min(seconds, self._drain_timeout))
-            result = self._here_only(handler)
+            result = forks.only_here(handler)
             self._place = Place.ELSEWHERE
             return result
         except TimeLimit:
@@ -111,14 +109,6 @@ class Interrupts:
             self._place = Place.ELSEWHERE
             signal.setitimer(signal.ITIMER_REAL, 0)
             self._deadline = float("inf")
-
-    def relax(self) -> None:
-        """Calls off the thread that would end this process: no handler runs. To start and to stop it costs
-        50 us, so it stays from one task of a batch to the next.
-        """
-        if self._ends_at < float("inf"):
-            self._ends_at = float("inf")
-            faulthandler.cancel_dump_traceback_later()
 
     def is_stuck(self) -> bool:
         """Whether a handler still runs after its time limit. True only when two calls in a row find it so:
@@ -147,29 +137,8 @@ class Interrupts:
     def _allow(self, seconds: float) -> None:
         self._deadline = time.monotonic() + seconds
         signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6))
-        ends_at = self._deadline + HOPELESS
-        if self._listening and abs(ends_at - self._ends_at) > LAST_WORDS:
-            faulthandler.dump_traceback_later(max(seconds, 0) + HOPELESS, exit=True)  # by a thread of C
-            self._ends_at = ends_at
-
-    def _here_only(self, handler: Callable[[], T]) -> T:
-        """Runs a handler. A process that it forks ends where the handler ends: it is no worker."""
-        try:
-            return handler()
-        finally:
-            if os.getpid() != self._pid:
-                error = sys.exception()
-                if error and not isinstance(error, SystemExit):
-                    traceback.print_exception(error)
-                code = error.code if isinstance(error, SystemExit) else error and 1
-                os._exit(code if isinstance(code, int) else 1 if code else 0)
+        if self._listening:
+            self.watchdog.end_after(max(seconds, 0) + HOPELESS)
 
 
-def _be_ordinary() -> None:
-    """In a process that a handler has forked: signals do what they do everywhere."""
-    for number in SIGNALS:
-        if isinstance(getattr(signal.getsignal(number), "__self__", None), Interrupts):
-            signal.signal(number, signal.SIG_DFL)
-
-
-os.register_at_fork(after_in_child=_be_ordinary)
+forks.ordinary_children(Interrupts)

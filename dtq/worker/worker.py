@@ -18,11 +18,11 @@ from redis import RedisError
 
 from dtq import tasks
 from dtq.errors import NameTaken
-from dtq.observe import logs, tracing
+from dtq.observe import logs, story, tracing
 from dtq.processes.alive import is_alive
 from dtq.queue.broker import Broker
 from dtq.queue.maintenance import INTERVAL
-from dtq.queue.reports import Completed, Failed, Outcome, Report, Verdict
+from dtq.queue.reports import Completed, Failed, Outcome, Report
 from dtq.queue.task import Stored
 from dtq.queue.worker_info import WorkerInfo
 from dtq.tasks import Context, PermanentError, TaskType
@@ -88,7 +88,7 @@ class Worker:
     def perform(self, task: Stored) -> Report | None:
         """Runs one task. Returns its report, or None if it was given back because the worker must end."""
         with logs.about(task):
-            self._log_claim(task)
+            story.tell_claim(self.log, task)
             began = time.monotonic()
             try:
                 with tracing.run(task):
@@ -151,7 +151,8 @@ class Worker:
                 self.claimed.take(tasks, asked_at)
             self.claimed.reported(len(verdicts))
             for verdict in verdicts:
-                self._log_verdict(verdict)
+                self.processed += isinstance(verdict.report, Completed) and verdict.word != "stale"
+                story.tell_verdict(self.log, verdict)
 
     def _idle(self) -> None:
         """Waits for a wake-up or a signal, `IDLE_WAIT` seconds at most."""
@@ -162,7 +163,7 @@ class Worker:
 
     def _patiently(self, action: Callable[[], T]) -> T | None:
         """Repeats an action until Redis answers. Gives up and returns None if the worker was asked to end."""
-        self.interrupts.relax()  # what follows may take longer than a handler may
+        self.interrupts.watchdog.relax()  # what follows may take longer than a handler may
         while True:
             try:
                 result = action()
@@ -269,32 +270,3 @@ class Worker:
                     self.log, "a handler does not return after its time limit: this worker ends itself"
                 )
             os._exit(STUCK)
-
-    # ---------------------------------------------------------------- what a learner reads in log and trace
-
-    def _log_claim(self, task: Stored) -> None:
-        self.log.info(logs.CLAIMED, task.id, task.type, task.attempts)
-        last = task.history[-1] if task.history else None
-        if last and last.outcome == "worker lost" and last.attempt == task.attempts - 1:
-            self.log.info("task %s recovered from %s", task.id, last.worker)
-            tracing.end_lost(task, last)
-
-    def _log_verdict(self, verdict: Verdict) -> None:
-        report, task = verdict.report, verdict.report.task
-        tracing.end_reported(verdict)
-        with logs.about(task):
-            if verdict.word == "stale":
-                self.log.warning("task %s: late result refused, the task is no longer this worker's", task.id)
-            elif isinstance(report, Completed):
-                self.processed += 1
-                self.log.info("task %s completed in %.2f s", task.id, report.duration)
-            else:
-                error = logs.error_words(report.error, report.raised)
-                self.log.warning("task %s failed (%s), %s", task.id, error, _what_follows(verdict))
-
-
-def _what_follows(verdict: Verdict) -> str:
-    """What follows a failure, in words."""
-    if verdict.word == "retry":
-        return f"retry {verdict.retry} in {verdict.wait:.1f} s"
-    return "to the dead letter" if verdict.word == "failed" else "as it was reported before"

@@ -1,6 +1,7 @@
 -- Removes the registration of a worker that stops, unless another has taken its name meanwhile.
 -- ARGV[1]  -> worker id
 -- ARGV[2]  -> its instance
+-- Returns  nothing.
 
 local text = redis.call('GET', K.worker .. ARGV[1])
 if text and cjson.decode(text).instance == ARGV[2] then

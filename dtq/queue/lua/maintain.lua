@@ -153,9 +153,10 @@ for _, id in ipairs(members(K.waiting)) do
   if parent and redis.call('EXISTS', K.task .. parent) == 0 then cancel_child(id, reason(parent)) end
 end
 for _, id in ipairs(members(K.finished)) do
-  if redis.call('EXISTS', K.task .. id) == 0 then
+  local h = header(id)
+  if not h then
     forget(id)
-    drop(id)
+    drop(id, h)
     deleted = deleted + 1
   end
 end

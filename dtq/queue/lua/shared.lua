@@ -70,11 +70,10 @@ end
 
 -- A task's header and the rest of its document. nil: there is no such task; false: nobody can read it.
 local function read(id)
-  local document = redis.pcall('GET', K.task .. id)
-  if not document then spend(1) return nil end
+  local document = redis.pcall('GET', K.task .. id) or ''
   if type(document) == 'table' then return false end -- an error: the key is no string
   spend(1 + #document / 32768)
-  return checked(id, document)
+  if document ~= '' then return checked(id, document) end
 end
 
 -- The same without the rest, which may be large: it is not even fetched.

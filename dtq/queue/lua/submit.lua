@@ -37,7 +37,8 @@ for _, pair in ipairs(fresh) do
   forget(h.id) -- a task that had this id before has expired
   for _, parent in ipairs(h.depends_on or {}) do
     local met = known[parent].status == 'completed' -- then there is nothing to tell
-    redis.call('ZADD', K.dependents .. parent, met and -created or created, h.id)
+    local turn = created + 1e-6 * #answer -- the children of one call in their order
+    redis.call('ZADD', K.dependents .. parent, met and -turn or turn, h.id)
     redis.call('PERSIST', K.task .. parent)
   end
   if #h.unmet > 0 then
