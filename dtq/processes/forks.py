@@ -1,4 +1,4 @@
-"""What becomes of a process that other people's code has forked: it is a plain process, no second original."""
+"""What becomes of a process that other people's code forks: a plain process, no second original."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM)
 
 
 def only_here(function: Callable[[], T]) -> T:
-    """Calls a function. A process that it forks ends where the function ends, as if it were its whole program."""
+    """Calls a function. A process that it forks ends where the function ends, as if that were its program."""
     here = os.getpid()
     try:
         return function()
@@ -32,12 +32,20 @@ def _end(error: BaseException | None) -> None:
 
 def ordinary_children(owner: type) -> None:
     """From now on, signals do in forked processes what they do by default, where a method of `owner` handles
-    them here.
+    them here. They wait until the child is ready for them.
     """
 
-    def reset() -> None:
+    def wait() -> None:
+        masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED))
+
+    def go_on() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop())
+
+    def become_ordinary() -> None:
         for number in HANDLED:
             if isinstance(getattr(signal.getsignal(number), "__self__", None), owner):
                 signal.signal(number, signal.SIG_DFL)
+        go_on()
 
-    os.register_at_fork(after_in_child=reset)
+    masks: list[set[int]] = []
+    os.register_at_fork(before=wait, after_in_parent=go_on, after_in_child=become_ordinary)

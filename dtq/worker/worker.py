@@ -196,7 +196,7 @@ class Worker:
             self.log.error("%s This worker ends.", error)
             self.interrupts.stopping = True
         except BaseException:
-            logs.log_stack(self.log, "the heartbeat ended by a mistake: this worker ends itself")
+            self.log.exception("the heartbeat ended by a mistake: this worker ends itself")
             os._exit(STUCK)
 
     def _beat_and_maintain(self) -> None:

@@ -18,7 +18,10 @@ from dtq.worker.worker import Worker
 from tests.helpers import exit_code, wait_until
 
 TYPES = '''
+import multiprocessing
+import os
 import signal
+import sys
 import time
 from pathlib import Path
 from dtq.tasks import task
@@ -52,6 +55,31 @@ def numb(folder, context):
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     Path(folder, "started").touch()
     signal.sigwait({signal.SIGUSR1})
+
+@task("hold", timeout=0.2)
+def hold(data, context):
+    """Holds the interpreter: no other Python code runs."""
+    sum(range(10**11))
+
+@task("fork", max_retries=0)
+def fork(end, context):
+    """Forks; the child goes the way that most programs go, and the handler returns its exit code."""
+    if pid := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if end == "exit":
+        sys.exit(3)
+    if end == "raise":
+        raise RuntimeError("in the child")
+    return "in the child"
+
+@task("terminate", max_retries=0)
+def terminate(data, context):
+    """Ends a child of its own by SIGTERM, and returns its exit code."""
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+    child.start()
+    child.terminate()
+    child.join()
+    return child.exitcode
 '''
 
 
@@ -128,7 +156,8 @@ def start_worker(tmp_path: Path) -> Iterator[Callable[..., Started]]:
     """Starts `dtq worker` processes for a broker's queue, with its settings and the types above.
 
     Returns when their logs have the text `ready`. `query` goes after the server's address; `patch` is a line
-    of Python that is run before all others.
+    of Python that is run before all others. A process of the same name is stopped before; `process` is
+    another name for it than the worker's own.
     """
     (tmp_path / "types.d").mkdir()
     (tmp_path / "types.d" / "worker_types.py").write_text(TYPES)
@@ -141,6 +170,7 @@ def start_worker(tmp_path: Path) -> Iterator[Callable[..., Started]]:
         query: str = "",
         patch: str = "",
         ready: str = "ready, knows",
+        process: str = "",
     ) -> Started:
         settings = {key: getattr(broker.settings, key) for key in broker.settings.model_fields_set}
         environment = {f"DTQ_{key.upper()}": str(value) for key, value in settings.items()}
@@ -149,10 +179,10 @@ def start_worker(tmp_path: Path) -> Iterator[Callable[..., Started]]:
         words = ["worker", "--name", name, "--tasks", str(tmp_path / "types.d" / "worker_types.py")]
         patched = f"{patch}; from dtq.cli.commands import main; main()"
         command = [sys.executable, "-c", patched, *words] if patch else dtq(*words)
-        output = tmp_path / f"{name}.log"
-        started = Started(
-            processes, broker, name, processes.start(name, command, environment, output), output
-        )
+        process = process or name
+        output = tmp_path / f"{process}.log"
+        pid = processes.start(process, command, environment, output)
+        started = Started(processes, broker, process, pid, output)
         started.says(ready)
         return started
 

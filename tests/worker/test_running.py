@@ -67,7 +67,8 @@ def test_the_log_tells_the_story_of_each_task(
 
     said = [line.split(" ", 1)[1] for line in worker.log().splitlines()]
     story = {task.id: [line for line in said if task.id in line] for task in (good, bad, hopeless)}
-    known = "calculate, cpu, crash, deaf, fail, flaky, gate, loop, noop, numb, process, sleep"
+    known = "calculate, cpu, crash, deaf, fail, flaky, fork, gate, hold, loop, noop, numb, process, sleep"
+    known += ", terminate"
     assert said[0] == f"worker-1 INFO ready, knows {known}"
     assert story[good.id][0] == f"worker-1 INFO task {good.id} (sleep) claimed, attempt 1"
     assert re.fullmatch(rf"worker-1 INFO task {good.id} completed in \d+\.\d\d s", story[good.id][1])
