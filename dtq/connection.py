@@ -30,6 +30,7 @@ from dtq.config import Settings, addresses
 from dtq.errors import ConfigError
 
 TAGGED = re.compile(r"[^{]*\{[^}]+\}")  # a Cluster computes a key's slot from the text in its first braces
+PROTOCOL = 2  # RESP2: all servers speak it; RESP3 begins with HELLO, a word that Redis 5 does not know
 ASK_TIMEOUT = 0.5  # seconds that a Sentinel or a node may take to say where the primary is
 
 
@@ -94,7 +95,7 @@ def connect(
     Raises:
         ConfigError: the settings contradict each other.
     """
-    given = options | {"retry": Retry(NoBackoff(), retries)}
+    given = {"protocol": PROTOCOL} | options | {"retry": Retry(NoBackoff(), retries)}
     if timeout:
         given |= {"socket_timeout": timeout, "socket_connect_timeout": timeout}
     if settings.redis_sentinels or settings.redis_cluster:
@@ -110,7 +111,7 @@ def _follow(settings: Settings, given: dict[str, Any]) -> Redis:
     tls = given.pop("connection_class", None) is SSLConnection
     asking = {name: value for name, value in given.items() if name.startswith("ssl_")} | {"ssl": tls}
     asking |= dict.fromkeys(("socket_timeout", "socket_connect_timeout"), ASK_TIMEOUT)
-    asking["retry"] = Retry(NoBackoff(), 0)
+    asking |= {"protocol": PROTOCOL, "retry": Retry(NoBackoff(), 0)}
     if settings.redis_cluster:
         login = {name: given.get(name) for name in ("username", "password")}
         name, guide = _slot(settings), cast(Any, _Nodes)((host, port), asking | login)
