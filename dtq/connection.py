@@ -7,9 +7,9 @@ figures need, and it sends commands again by rules of its own.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, Self, cast
 
 import redis
 from redis.backoff import NoBackoff
@@ -31,6 +31,9 @@ from dtq.errors import ConfigError
 
 TAGGED = re.compile(r"[^{]*\{[^}]+\}")  # a Cluster computes a key's slot from the text in its first braces
 PROTOCOL = 2  # RESP2: all servers speak it; RESP3 begins with HELLO, a word that Redis 5 does not know
+OLDEST = {"Redis": (5, 0), "Valkey": (7, 2)}  # servers that dtq works with; scripts/servers tries them
+OLDEST_SERVERS = " or ".join(f"{name} {major}.{minor}" for name, (major, minor) in OLDEST.items())
+FLAGS = (7, 0)  # the first version that lets a script which only finishes tasks run when memory is full
 ASK_TIMEOUT = 0.5  # seconds that a Sentinel or a node may take to say where the primary is
 
 
@@ -76,6 +79,35 @@ class Redis(Protocol):
     def time(self) -> tuple[int, int]: ...
     def ping(self) -> bool: ...
     def close(self) -> None: ...
+
+
+class Server(NamedTuple):
+    """Which server it is: Redis or Valkey, and its version."""
+
+    name: str
+    version: str
+
+    @classmethod
+    def of(cls, info: Mapping[str, Any]) -> Self:
+        """As the server's INFO says. Valkey has a version of its own and, for old clients, one of Redis."""
+        valkey = info.get("valkey_version")
+        return cls("Valkey", valkey) if valkey else cls("Redis", info["redis_version"])
+
+    @property
+    def too_old(self) -> bool:
+        return self._numbers < OLDEST[self.name]
+
+    @property
+    def finishes_when_full(self) -> bool:
+        """Whether tasks can be claimed and finished while its memory is full."""
+        return self._numbers >= FLAGS
+
+    @property
+    def _numbers(self) -> tuple[int, ...]:
+        return tuple(map(int, re.findall(r"\d+", self.version)[:2]))
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
 
 
 def connect(

@@ -15,7 +15,7 @@ import trustme
 from dtq import config, redis_server
 from dtq.cli.redis_prompt import RedisPrompt
 from dtq.config import Settings, addresses
-from dtq.connection import Redis, connect
+from dtq.connection import OLDEST_SERVERS, Redis, Server, connect
 from dtq.errors import ConfigError, DtqError
 from dtq.gateway import create_app
 from dtq.gateway.access import ApiKeys, Scope, Sessions
@@ -159,6 +159,28 @@ def test_a_user_with_few_rights(tmp_path: Path, open_broker: Open) -> None:
         ):
             with pytest.raises(redis.ResponseError, match=r"(?i)permission|ACL"):
                 refused()
+
+
+@pytest.mark.parametrize(
+    ("told", "name", "too_old", "finishes_when_full"),
+    [
+        ({"redis_version": "4.0.14"}, "Redis 4.0.14", True, False),
+        ({"redis_version": "5.0.0"}, "Redis 5.0.0", False, False),
+        ({"redis_version": "6.2.14"}, "Redis 6.2.14", False, False),
+        ({"redis_version": "7.0.0"}, "Redis 7.0.0", False, True),
+        ({"redis_version": "10.0.1"}, "Redis 10.0.1", False, True),
+        ({"redis_version": "7.2.4", "valkey_version": "7.2.5"}, "Valkey 7.2.5", False, True),
+        ({"redis_version": "7.2.4", "valkey_version": "9.1.0-rc1"}, "Valkey 9.1.0-rc1", False, True),
+    ],
+)
+def test_which_server_it_is(told: dict[str, str], name: str, too_old: bool, finishes_when_full: bool) -> None:
+    server = Server.of(told)
+    assert (str(server), server.too_old) == (name, too_old)
+    assert server.finishes_when_full == finishes_when_full
+
+
+def test_the_readme_names_the_oldest_servers() -> None:
+    assert OLDEST_SERVERS in " ".join((ROOT / "README.md").read_text().split())
 
 
 @pytest.fixture
