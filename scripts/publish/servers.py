@@ -6,6 +6,7 @@ the end; nothing is installed. A server that this machine cannot have or run is 
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -137,6 +138,7 @@ class Row(NamedTuple):
 def main(names: Sequence[str], tests: Sequence[str]) -> None:
     if unknown := set(names) - SERVERS.keys():
         raise click.UsageError(f"there is no {', '.join(sorted(unknown))}. There are: {', '.join(SERVERS)}.")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # like Ctrl-C: ends the tests, removes the folder
     with TemporaryDirectory(prefix="servers.") as folder:
         rows = [try_out(name, Path(folder, name), tests or TESTS) for name in names or SERVERS]
     click.echo("\nserver      version         passed  failed  skipped")

@@ -10,7 +10,7 @@ import pytest
 from dtq.errors import DtqError
 from dtq.redis_server import find_program
 from scripts.publish.servers import SERVERS, Debian, version_of
-from tests.helpers import ROOT
+from tests.helpers import PATIENCE, ROOT, alive, wait_until
 
 QUICK = "tests/queue/broker/test_server.py::test_whether_the_server_writes_to_disk"
 FULL = "tests/queue/broker/test_server.py::test_a_full_server_refuses_new_work_and_finishes_the_old"
@@ -119,3 +119,20 @@ def test_what_an_old_server_cannot_do_is_skipped(tmp_path: Path, version: str, o
     done = run_on(program(tmp_path / "redis-server", text), FULL)
     assert done.returncode == 0, done.stdout
     assert outcome in done.stdout
+
+
+def test_sigterm_ends_the_tests_too(tmp_path: Path) -> None:
+    endless = tmp_path / "test_endless.py"
+    mark = tmp_path / "pid"
+    body = f"    open({str(mark)!r}, 'x').write(str(os.getpid()))\n    time.sleep(600)\n"
+    endless.write_text(f"import os, time\n\n\ndef test_it():\n{body}")
+    command = [sys.executable, "-m", "scripts.publish.servers", "bundled", "--test", endless]
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"TMPDIR": str(tmp_path)})
+    try:
+        pid = int(wait_until(lambda: mark.exists() and mark.read_text(), what="the test runs"))
+        process.terminate()
+        assert process.wait(PATIENCE) == 1
+        wait_until(lambda: not alive(pid), what="pytest has ended")
+    finally:
+        process.kill()
+    assert not list(tmp_path.glob("servers.*"))
