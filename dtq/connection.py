@@ -7,9 +7,9 @@ figures need, and it sends commands again by rules of its own.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, Self, cast
 
 import redis
 from redis.backoff import NoBackoff
@@ -30,6 +30,10 @@ from dtq.config import Settings, addresses
 from dtq.errors import ConfigError
 
 TAGGED = re.compile(r"[^{]*\{[^}]+\}")  # a Cluster computes a key's slot from the text in its first braces
+PROTOCOL = 2  # RESP2: all servers speak it; RESP3 begins with HELLO, a word that Redis 5 does not know
+OLDEST = {"Redis": (5, 0), "Valkey": (7, 2)}  # servers that dtq works with; scripts/servers tries them
+OLDEST_SERVERS = " or ".join(f"{name} {major}.{minor}" for name, (major, minor) in OLDEST.items())
+FLAGS = (7, 0)  # the first version that lets a script which only finishes tasks run when memory is full
 ASK_TIMEOUT = 0.5  # seconds that a Sentinel or a node may take to say where the primary is
 
 
@@ -77,6 +81,35 @@ class Redis(Protocol):
     def close(self) -> None: ...
 
 
+class Server(NamedTuple):
+    """Which server it is: Redis or Valkey, and its version."""
+
+    name: str
+    version: str
+
+    @classmethod
+    def of(cls, info: Mapping[str, Any]) -> Self:
+        """As the server's INFO says. Valkey has a version of its own and, for old clients, one of Redis."""
+        valkey = info.get("valkey_version")
+        return cls("Valkey", valkey) if valkey else cls("Redis", info["redis_version"])
+
+    @property
+    def too_old(self) -> bool:
+        return self._numbers < OLDEST[self.name]
+
+    @property
+    def finishes_when_full(self) -> bool:
+        """Whether tasks can be claimed and finished while its memory is full."""
+        return self._numbers >= FLAGS
+
+    @property
+    def _numbers(self) -> tuple[int, ...]:
+        return tuple(map(int, re.findall(r"\d+", self.version)[:2]))
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+
 def connect(
     url: str, settings: Settings, *, retries: int, timeout: float | None = None, **options: Any
 ) -> Redis:
@@ -94,7 +127,7 @@ def connect(
     Raises:
         ConfigError: the settings contradict each other.
     """
-    given = options | {"retry": Retry(NoBackoff(), retries)}
+    given = {"protocol": PROTOCOL} | options | {"retry": Retry(NoBackoff(), retries)}
     if timeout:
         given |= {"socket_timeout": timeout, "socket_connect_timeout": timeout}
     if settings.redis_sentinels or settings.redis_cluster:
@@ -110,7 +143,7 @@ def _follow(settings: Settings, given: dict[str, Any]) -> Redis:
     tls = given.pop("connection_class", None) is SSLConnection
     asking = {name: value for name, value in given.items() if name.startswith("ssl_")} | {"ssl": tls}
     asking |= dict.fromkeys(("socket_timeout", "socket_connect_timeout"), ASK_TIMEOUT)
-    asking["retry"] = Retry(NoBackoff(), 0)
+    asking |= {"protocol": PROTOCOL, "retry": Retry(NoBackoff(), 0)}
     if settings.redis_cluster:
         login = {name: given.get(name) for name in ("username", "password")}
         name, guide = _slot(settings), cast(Any, _Nodes)((host, port), asking | login)

@@ -19,6 +19,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from dtq.config import Settings
+from dtq.connection import PROTOCOL
 from dtq.errors import NoServerError
 from dtq.processes.children import Children
 
@@ -206,8 +207,9 @@ def _record(home: Path) -> dict[str, Any]:
 
 def _pid_at(url: str) -> int | None:
     """The process id of the server that answers at `url`; None if none answers, or none yet."""
+    options: Any = {"protocol": PROTOCOL, "retry": Retry(NoBackoff(), 0), "socket_timeout": 5}
     try:
-        with redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=5) as client:
+        with redis.Redis.from_url(url, **options) as client:
             return int(cast(Any, client.info("server"))["process_id"])
     except redis.RedisError:
         return None

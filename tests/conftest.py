@@ -1,13 +1,17 @@
 """Fixtures: one real Redis server for the session, one queue of its own for each test; executed notebooks."""
 
 import itertools
+import os
+import re
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dtq import redis_server
 from dtq.config import Settings
 from dtq.queue.broker import Broker
 from dtq.redis_server import RedisServer
@@ -17,9 +21,31 @@ if TYPE_CHECKING:
     from tests.notebooks.execution import Execution
 
 _numbers = itertools.count()
+if program := os.environ.get("TESTED_SERVER"):  # scripts/servers tries one after the other
+    redis_server.find_program = lambda: program
 # `nohup` ignores SIGHUP, and a shell's `&` SIGINT: all programs that tests start would, too.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "since(major, minor): the first server that can do it")
+
+
+@pytest.fixture(scope="session")
+def server_version() -> tuple[int, int]:
+    """The first two numbers of the tested server's version."""
+    said = subprocess.run([redis_server.find_program(), "--version"], capture_output=True, text=True).stdout
+    major, minor = re.findall(r"v=(\d+)\.(\d+)", said)[0]
+    return int(major), int(minor)
+
+
+@pytest.fixture(autouse=True)
+def new_enough(request: pytest.FixtureRequest, server_version: tuple[int, int]) -> None:
+    """Skips what the tested server is too old for."""
+    for mark in request.node.iter_markers("since"):
+        if server_version < mark.args:
+            pytest.skip("only with Redis {}.{} or newer".format(*mark.args))
 
 
 @pytest.fixture(scope="session")
@@ -31,8 +57,10 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def cluster_url(tmp_path_factory: pytest.TempPathFactory, server_version: tuple[int, int]) -> Iterator[str]:
     """One node of a Redis Cluster that is the tests' own."""
+    if server_version < (7, 0):
+        pytest.skip("only with Redis 7.0 or newer, which has `cluster-port`")
     with redis_cluster(tmp_path_factory.mktemp("redis-cluster")) as nodes:
         yield nodes[0].url
 

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 import redis
 
 from dtq import redis_server
+from dtq.connection import PROTOCOL
 from dtq.processes.children import Children
 from dtq.redis_server import RedisServer, free_port
 from tests.helpers import wait_until
@@ -39,7 +40,7 @@ def start_sentinel(processes: Children, directory: Path, primary: RedisServer, p
 
 
 def _answers(url: str) -> bool:
-    with redis.Redis.from_url(url) as sentinel:
+    with redis.Redis.from_url(url, protocol=PROTOCOL) as sentinel:
         try:
             return bool(sentinel.sentinel_master("dtq"))
         except redis.ConnectionError:  # it is not there yet

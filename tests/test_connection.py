@@ -15,7 +15,7 @@ import trustme
 from dtq import config, redis_server
 from dtq.cli.redis_prompt import RedisPrompt
 from dtq.config import Settings, addresses
-from dtq.connection import Redis, connect
+from dtq.connection import OLDEST_SERVERS, Redis, Server, connect
 from dtq.errors import ConfigError, DtqError
 from dtq.gateway import create_app
 from dtq.gateway.access import ApiKeys, Scope, Sessions
@@ -108,6 +108,14 @@ def test_a_unix_socket(tmp_path: Path, open_broker: Open) -> None:
         live(open_broker(f"unix://{tmp_path}/redis.sock"))
 
 
+@pytest.mark.since(6, 0)  # an older server does not know it anyway
+def test_a_server_that_knows_no_hello(tmp_path: Path, open_broker: Open) -> None:
+    """RESP3 begins with HELLO, a word that Redis 5 does not know."""
+    options = {"rename-command": "HELLO ''", "requirepass": "secret"}
+    with RedisServer(tmp_path, options=options) as server:
+        live(open_broker(server.url))
+
+
 def test_a_server_with_a_password(tmp_path: Path, open_broker: Open) -> None:
     with RedisServer(tmp_path, options={"requirepass": "pass:w@rd/?"}) as server:
         live(open_broker(server.url))
@@ -127,6 +135,7 @@ def test_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch, url: str) -> N
     assert "hu" not in str(refused.value)
 
 
+@pytest.mark.since(7, 0)  # an older server does not understand the rules
 def test_a_user_with_few_rights(tmp_path: Path, open_broker: Open) -> None:
     options = {"aclfile": f"'{ACL}'"}
     with RedisServer(tmp_path, options=options) as server, redis.Redis.from_url(server.url) as admin:
@@ -136,9 +145,9 @@ def test_a_user_with_few_rights(tmp_path: Path, open_broker: Open) -> None:
         live(user)
         used = {name.removeprefix("cmdstat_") for name in admin.info("commandstats")}
         assert admin.acl_log() == []
-        # The first two are for a Cluster and for DTQ_WAIT_REPLICAS; everybody may say hello.
+        # The first two are for a Cluster and for DTQ_WAIT_REPLICAS; everybody may say who they are.
         assert granted - used == {"cluster|slots", "wait"}
-        assert used - granted == {"hello", "config|resetstat"}
+        assert used - granted == {"auth", "config|resetstat"}
 
         for refused in (
             lambda: user.redis.get("{other}:task:1"),
@@ -150,6 +159,28 @@ def test_a_user_with_few_rights(tmp_path: Path, open_broker: Open) -> None:
         ):
             with pytest.raises(redis.ResponseError, match=r"(?i)permission|ACL"):
                 refused()
+
+
+@pytest.mark.parametrize(
+    ("told", "name", "too_old", "finishes_when_full"),
+    [
+        ({"redis_version": "4.0.14"}, "Redis 4.0.14", True, False),
+        ({"redis_version": "5.0.0"}, "Redis 5.0.0", False, False),
+        ({"redis_version": "6.2.14"}, "Redis 6.2.14", False, False),
+        ({"redis_version": "7.0.0"}, "Redis 7.0.0", False, True),
+        ({"redis_version": "10.0.1"}, "Redis 10.0.1", False, True),
+        ({"redis_version": "7.2.4", "valkey_version": "7.2.5"}, "Valkey 7.2.5", False, True),
+        ({"redis_version": "7.2.4", "valkey_version": "9.1.0-rc1"}, "Valkey 9.1.0-rc1", False, True),
+    ],
+)
+def test_which_server_it_is(told: dict[str, str], name: str, too_old: bool, finishes_when_full: bool) -> None:
+    server = Server.of(told)
+    assert (str(server), server.too_old) == (name, too_old)
+    assert server.finishes_when_full == finishes_when_full
+
+
+def test_the_readme_names_the_oldest_servers() -> None:
+    assert OLDEST_SERVERS in " ".join((ROOT / "README.md").read_text().split())
 
 
 @pytest.fixture
@@ -249,6 +280,7 @@ def test_dtq_redis_asks_the_node_that_has_the_queue(
         assert capsys.readouterr().out == "(integer) 1\n"
 
 
+@pytest.mark.since(7, 0)  # for `cluster-port`
 def test_the_node_that_was_named_may_be_gone_later(tmp_path: Path, open_broker: Open) -> None:
     with redis_cluster(tmp_path, cluster_require_full_coverage="no") as nodes:
         owner = owner_of(nodes, "{dtq}:")

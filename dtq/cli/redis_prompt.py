@@ -27,8 +27,8 @@ class RedisPrompt:
 
     def __init__(self, url: str, readable: bool = True, settings: Settings | None = None) -> None:
         self._show = readable_reply if readable else bare_reply
-        # RESP2 has the few types that redis-cli shows, and a person may look at a stream for hours.
-        client = connect(url, settings or Settings(), retries=0, protocol=2, socket_timeout=None)
+        # A person may look at a stream for hours.
+        client = connect(url, settings or Settings(), retries=0, socket_timeout=None)
         try:
             self._connection: Any = client.connection_pool.get_connection()
         except redis.RedisError as error:

@@ -1,9 +1,9 @@
 """Checks of the Redis server: can tasks be entrusted to it?"""
 
-import re
 import statistics
 import time
 
+from dtq.connection import OLDEST_SERVERS, Server
 from dtq.doctor.finding import Finding, fail, ok, some, unknown, warn
 from dtq.doctor.probe import Check, Probe, timed
 
@@ -28,16 +28,12 @@ def redis(probe: Probe) -> Finding:
 
 def version(probe: Probe) -> Finding:
     """Whether the server is new enough for all scripts."""
-    info = probe.info
-    valkey = "valkey_version" in info
-    number = info["valkey_version" if valkey else "redis_version"]
-    name, oldest = (f"Valkey {number}", (7, 2)) if valkey else (f"Redis {number}", (5, 0))
-    numbers = tuple(map(int, re.findall(r"\d+", number)[:2]))
-    if numbers < oldest:
-        return fail(f"{name} is too old.", "Install Redis 5.0 or Valkey 7.2, or a newer one.")
-    if numbers < (7, 0):
-        return warn(f"{name}: when its memory is full, tasks cannot even be finished.", "Install Redis 7.")
-    return ok(f"{name}.")
+    server = Server.of(probe.info)
+    if server.too_old:
+        return fail(f"{server} is too old.", f"Install {OLDEST_SERVERS}, or a newer one.")
+    if not server.finishes_when_full:
+        return warn(f"{server}: when its memory is full, tasks cannot even be finished.", "Install Redis 7.")
+    return ok(f"{server}.")
 
 
 def role(probe: Probe) -> Finding:

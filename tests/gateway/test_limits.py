@@ -17,6 +17,7 @@ from werkzeug.test import TestResponse
 
 from dtq import Client
 from dtq.config import load
+from dtq.connection import PROTOCOL
 from dtq.errors import ConfigError
 from dtq.gateway import create_app
 from dtq.gateway.access import ApiKeys, KeyPolicy, Scope
@@ -235,7 +236,7 @@ def test_a_full_redis_cannot_count_either(
     word: str, expected: list[int], away: Callable[[str], FlaskClient], own_redis: RedisServer
 ) -> None:
     http = away(word)
-    with redis.Redis.from_url(own_redis.url) as client:
+    with redis.Redis.from_url(own_redis.url, protocol=PROTOCOL) as client:
         client.config_set("maxmemory", 1)
         assert statuses(http, 5, "/tasks") == expected
         client.config_set("maxmemory", 0)

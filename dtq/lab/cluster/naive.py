@@ -15,6 +15,7 @@ import msgspec
 import redis
 
 from dtq.config import load
+from dtq.connection import PROTOCOL
 from dtq.lab.witness.ledger import sign_all
 from dtq.queue.keys import Keys
 from dtq.queue.task import Task, parse_plain
@@ -33,7 +34,8 @@ class NaiveQueue:
     name = "naive"
 
     def __init__(self, url: str, worker: str | None = None) -> None:
-        self.redis: Any = redis.Redis.from_url(url, client_name=worker, socket_timeout=None)
+        options: Any = {"protocol": PROTOCOL, "client_name": worker, "socket_timeout": None}
+        self.redis: Any = redis.Redis.from_url(url, **options)
         self.keys = Keys("naive:")
         self.worker = worker
 

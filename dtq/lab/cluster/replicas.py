@@ -18,6 +18,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from dtq.connection import PROTOCOL
 from dtq.errors import DtqError
 from dtq.lab.cluster.supervisor import Supervisor
 from dtq.lab.cluster.waiting import until
@@ -131,7 +132,8 @@ class ReplicatedRedis:
     def ask(self, name: str, *command: str | int) -> Any:
         """The answer of a server or a Sentinel to a command, such as `ask("redis-2", "ROLE")`."""
         url = (self._servers | self._sentinels)[name].url
-        options: Any = {"decode_responses": True, "retry": Retry(NoBackoff(), 0), "socket_timeout": 5}
+        options: Any = {"protocol": PROTOCOL, "retry": Retry(NoBackoff(), 0), "socket_timeout": 5}
+        options |= {"decode_responses": True}
         with redis.Redis.from_url(url, **options) as client:
             return client.execute_command(*command)
 
@@ -211,7 +213,7 @@ def _start_replica(replica: RedisServer, primary: RedisServer) -> None:
     replica.options = {"replicaof": f"127.0.0.1 {primary.port}", "appendonly": "no"}
     replica.start()
     replica.options = {}
-    with redis.Redis.from_url(replica.url) as client:
+    with redis.Redis.from_url(replica.url, protocol=PROTOCOL) as client:
         info: Any = client.info
         until(lambda: info("replication")["master_link_status"] == "up", f"{replica.name} is linked")
         client.config_set("appendonly", "yes")

@@ -210,6 +210,7 @@ def small(tmp_path: Path) -> Iterator[Broker]:
         broker.close()
 
 
+@pytest.mark.since(7, 0)  # an older server lets no script write when its memory is full
 def test_a_full_server_refuses_new_work_and_finishes_the_old(small: Broker) -> None:
     dead = [bury(small), bury(small)]
     names = ["good", "bad", "lost", "back", "unwanted", "extra"]
