@@ -53,6 +53,12 @@ def test_the_configuration_table_is_that_of_the_settings() -> None:
     }
 
 
+def test_the_faults_have_tests() -> None:
+    named = re.findall(r"\[`(test_\w+)`\]\((\S+)\)", README)
+    assert len(named) > 12
+    assert [(test, path) for test, path in named if f"def {test}(" not in (ROOT / path).read_text()] == []
+
+
 def test_links_lead_to_files() -> None:
     links = [link for link in re.findall(r"\]\((\S+?)\)", README) if not link.startswith("http")]
     assert len(links) > 10

@@ -14,7 +14,7 @@ J = TypeVar("J")  # how payloads are held: msgspec.Raw (bytes as they came) or A
 class Status(StrEnum):
     """The state of a task. Its id is in the Redis structure named beside the state, and in no other."""
 
-    PENDING = "pending"  # tasks:pending or tasks:pending:high: free to be claimed
+    PENDING = "pending"  # tasks:pending, tasks:pending:high or tasks:parked: free to be claimed
     PROCESSING = "processing"  # tasks:processing: a worker holds it until its lease ends
     RETRYING = "retrying"  # tasks:delayed: an attempt failed; the next is due later
     SCHEDULED = "scheduled"  # tasks:delayed: submitted with a delay
