@@ -1,7 +1,6 @@
 """Finds the Redis server that the settings name, or runs the embedded one: Valkey, an open-source Redis."""
 
 import fcntl
-import json
 import logging
 import shlex
 import shutil
@@ -11,15 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol, Self, cast
+from typing import Annotated, Any, Protocol, Self, cast
 from urllib.parse import quote
 
+import msgspec
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from dtq.config import Settings
 from dtq.errors import NoServerError
+from dtq.processes import notes
 from dtq.processes.children import Children
 
 TRIES = 5  # free ports that another process may take before the server binds them
@@ -183,11 +184,18 @@ def serve(settings: Settings) -> Iterator[str]:
             server.stop()
 
 
+class _Record(msgspec.Struct):
+    """What is written down of the embedded server, for those who look for it."""
+
+    url: Annotated[str, msgspec.Meta(pattern=r"^redis://127\.0\.0\.1:\d+/0$")]
+    port: Annotated[int, msgspec.Meta(gt=0, lt=2**16)]
+    pid: notes.Pid
+
+
 def _start_again(home: Path) -> RedisServer:
-    port = _record(home).get("port", 0)
-    server = RedisServer(home / "redis", port if _is_free(port) else 0).start()
-    record = {"url": server.url, "port": server.port, "pid": server.pid}
-    (home / "redis.json").write_text(json.dumps(record))
+    last = _record(home)
+    server = RedisServer(home / "redis", last.port if last and _is_free(last.port) else 0).start()
+    notes.write(home / "redis.json", _Record(server.url, server.port, server.pid))
     log.info("Redis: %s on port %d, data in %s", Path(find_program()).name, server.port, server.directory)
     return server
 
@@ -195,13 +203,11 @@ def _start_again(home: Path) -> RedisServer:
 def _running(home: Path) -> str | None:
     """The address of the embedded server, if the server that answers there is really this one."""
     record = _record(home)
-    return record["url"] if record and _pid_at(record["url"]) == record["pid"] else None
+    return record.url if record and _pid_at(record.url) == record.pid else None
 
 
-def _record(home: Path) -> dict[str, Any]:
-    path = home / "redis.json"
-    record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return record
+def _record(home: Path) -> _Record | None:
+    return notes.read(home / "redis.json", _Record)
 
 
 def _pid_at(url: str) -> int | None:

@@ -65,3 +65,18 @@ def test_a_process_of_another_user_lives(tmp_path: Path, monkeypatch: pytest.Mon
     announced_by(1, tmp_path)
     monkeypatch.setattr(os, "kill", refuse)
     assert announcement.find(tmp_path) == URL
+
+
+NO_PID = b'{"url": "http://127.0.0.1:1"'
+
+
+@pytest.mark.parametrize(
+    "written",
+    [b"", b"{", b"\xff", b"null", NO_PID + b"}", NO_PID + b', "pid": 0}', NO_PID + b', "pid": 99999999999}'],
+)
+def test_a_file_that_says_nothing_counts_as_none(tmp_path: Path, written: bytes) -> None:
+    announcement.path(tmp_path).write_bytes(written)
+    assert announcement.find(tmp_path) is None
+    announcement.withdraw(tmp_path)
+    announcement.announce(tmp_path, URL)
+    assert announcement.find(tmp_path) == URL

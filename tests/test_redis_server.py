@@ -134,6 +134,23 @@ def test_a_stranger_at_the_recorded_port_is_not_taken_for_ours(tmp_path: Path) -
             assert other != url
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        "", "{", "null", "[]", '{"url": 1, "port": 1, "pid": 1}',
+        '{"url": "nonsense", "port": 1, "pid": 1}',
+        '{"url": "redis://127.0.0.1:1/0", "port": 70000, "pid": 1}',
+    ],
+)  # fmt: skip
+def test_a_broken_record_counts_as_none(tmp_path: Path, record: str) -> None:
+    (tmp_path / "redis.json").write_text(record)
+    with pytest.raises(NoServerError, match=r"^No Redis server runs for "):
+        locate(settings(tmp_path))
+    with serve(settings(tmp_path)) as url:
+        assert locate(settings(tmp_path)) == url
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", "redis", "redis.json"], "no draft"
+
+
 def _serve(home: Path, urls: Any, end: Any) -> None:
     with serve(settings(home)) as url:
         urls.put((os.getpid(), url))
