@@ -2,5 +2,5 @@
 
 `program` makes the command line of one, `children` starts and ends them, `reaper` kills what a dead parent
 leaves, `supervise` keeps them running, `reexec` lets a process start itself again, `notes` tell others
-where one is.
+where one is, `locked` makes sure that there is one of a kind.
 """
