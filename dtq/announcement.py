@@ -36,14 +36,4 @@ def withdraw(home: Path) -> None:
 def find(home: Path) -> str | None:
     """The address of the gateway that runs in this folder; None if none runs."""
     said = notes.read(path(home), Announcement)
-    return said.url if said and _lives(said.pid) else None
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it is another user's
-        return True
-    return True
+    return said.url if said and notes.lives(said.pid) else None

@@ -10,6 +10,7 @@ import pytest
 
 from dtq import announcement
 from dtq.announcement import Announcement
+from tests.helpers import alive, wait_until
 
 URL = "http://127.0.0.1:5999"
 
@@ -56,6 +57,14 @@ def test_the_word_of_another_stays(tmp_path: Path) -> None:
 def test_a_dead_process_listens_nowhere(tmp_path: Path) -> None:
     announced_by(ended(), tmp_path)
     assert announcement.find(tmp_path) is None
+
+
+def test_a_process_that_has_ended_and_was_not_waited_for_listens_nowhere(tmp_path: Path) -> None:
+    """In a container it may stay so for ever: there, nobody waits for orphans."""
+    with subprocess.Popen([sys.executable, "-ISc", ""]) as process:
+        announced_by(process.pid, tmp_path)
+        wait_until(lambda: not alive(process.pid), what="it has ended")
+        assert announcement.find(tmp_path) is None
 
 
 def test_a_process_of_another_user_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

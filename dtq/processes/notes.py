@@ -23,3 +23,22 @@ def read(path: Path, kind: type[T]) -> T | None:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
         return None
+
+
+def lives(pid: int) -> bool:
+    """Whether a process of this machine lives. One that has ended, and was not waited for yet, does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is another user's
+        return True
+    return _state(pid) != b"Z"
+
+
+def _state(pid: int) -> bytes:
+    """The letter of the process's state; nothing where there is no /proc, as on macOS."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return b""

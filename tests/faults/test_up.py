@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
 import signal
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
-from tests.commands import said, started, system, workers
-from tests.helpers import wait_until
+from dtq.redis_server import RedisServer, free_port
+from tests.commands import Program, said, started, system, workers
+from tests.helpers import alive, family, wait_until
 
 
 def server(folder: Path) -> dict[str, object]:
@@ -75,3 +78,44 @@ def test_a_second_gateway_leaves_a_redis_server_alone_that_does_not_answer(tmp_p
         again.url()
         keys = [f"task:{task_id}" for task_id in ids]
         assert said(tmp_path, "redis", "EXISTS", *keys) == f"{len(ids)}\n"
+
+
+def test_a_second_up_on_the_same_redis_names_its_workers_otherwise(tmp_path: Path) -> None:
+    def up(name: str, *arguments: str) -> AbstractContextManager[Program]:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        return started(folder, "up", "--workers", "2", *arguments, DTQ_HOME=str(tmp_path / ".dtq"))
+
+    def live() -> dict[str, int]:
+        return workers(tmp_path)
+
+    def are_there(*prefixes: str) -> bool:
+        return live().keys() == {f"{prefix}-{n}" for prefix in prefixes for n in (1, 2)}
+
+    port = str(free_port())
+    with up("one", "--port", "0") as one:
+        one.url()
+        wait_until(lambda: are_there("worker"), what="the first two are there")
+        with up("two", "--port", port), up("three", "--port", "0") as three:
+            three.says("Gateway  http://127.0.0.1:")
+            free = re.findall(r"Gateway  http://127\.0\.0\.1:(\d+) ", three.log.read_text())[0]
+            wait_until(lambda: are_there("worker", f"worker-{port}", f"worker-{free}"), what="all are there")
+            name, before = f"worker-{port}-1", live()
+            os.kill(before[name], signal.SIGKILL)
+            wait_until(lambda: live().get(name, before[name]) != before[name], what="it is back")
+            assert live().keys() == before.keys()
+
+
+def test_an_up_that_was_killed_leaves_its_names_to_the_next(tmp_path: Path) -> None:
+    with RedisServer(tmp_path / "redis") as redis:
+        world = {"REDIS_URL": redis.url}
+        with closing(Program(tmp_path, "up", "--port", "0", "--workers", "1", **world)) as first:
+            first.says("worker-1 INFO ready")
+            everybody = family(first.process.pid)
+            first.process.kill()
+            first.process.wait()
+            wait_until(lambda: not any(map(alive, everybody)), what="the reaper has ended the others")
+        (tmp_path / "later").mkdir()
+        with started(tmp_path / "later", "up", "--port", "0", "--workers", "1", **world) as second:
+            second.says("Ctrl-C ends them all.")
+            assert "Workers  worker-1\n" in second.log.read_text()
