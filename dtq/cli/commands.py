@@ -54,6 +54,9 @@ def main() -> None:
 @click.option("--port", type=PORT, help="[default: PORT or 5000]")
 def gateway(host: str | None, port: int | None) -> None:
     """Run the HTTP gateway, and an embedded Redis server if none runs."""
+    from dtq.processes.reexec import keep_code
+
+    keep_code()
     from dtq.gateway.server import serve
 
     tracing.start("gateway")
@@ -67,7 +70,9 @@ def gateway(host: str | None, port: int | None) -> None:
 @click.option("--name", help="id of the worker  [default: worker-<random>]")
 def worker(processes: int, modules: tuple[str, ...], name: str | None) -> None:
     """Run a worker, or several; then each that dies is started again."""
-    from dtq.processes.reexec import Successor
+    from dtq.processes.reexec import Successor, hold
+
+    hold()
     from dtq.processes.supervise import keep
     from dtq.queue.broker import Broker
     from dtq.redis_server import locate
@@ -97,6 +102,9 @@ def worker(processes: int, modules: tuple[str, ...], name: str | None) -> None:
 @modules
 def up(workers: int, port: int | None, modules: tuple[str, ...]) -> None:
     """Run everything until Ctrl-C: Redis, the gateway, workers."""
+    from dtq.processes.reexec import hold
+
+    hold()
     from dtq.gateway.access import policy_to_start_with
     from dtq.gateway.server import connect, listen
     from dtq.processes.supervise import keep

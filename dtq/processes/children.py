@@ -7,16 +7,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 from dtq.processes import reaper
+from dtq.processes.reexec import held
 
 GRACE = 40.0  # seconds until SIGTERM is followed by SIGKILL: a worker's drain timeout and some more
 
 
 class Children:
-    """Starts and ends processes by name. Each leads a process group, so that its own children end with it.
+    """Starts and ends processes by name. Each leads a process group, so that its own children end with it. It
+    begins with SIGHUP blocked: see `dtq.processes.reexec`.
 
     A small process, the reaper (`dtq.processes.reaper`), kills them all if this process dies without ending
     them. Plain `Popen` would leave orphans, and a parent-death signal exists only on Linux.
@@ -45,8 +47,9 @@ class Children:
         """
         if name in self._running:
             self.stop(name)
-        sink = output.open("ab") if output else None
-        try:
+        with ExitStack() as stack:
+            sink = stack.enter_context(output.open("ab")) if output else None
+            stack.enter_context(held())  # a SIGHUP must not end it before it has a handler
             process = subprocess.Popen(
                 command,
                 env={**os.environ, **(environment or {})},
@@ -55,9 +58,6 @@ class Children:
                 stderr=subprocess.STDOUT if sink else None,
                 process_group=0,
             )
-        finally:
-            if sink:
-                sink.close()
         self._note(f"+{process.pid}")
         self._running[name] = process
         return process.pid

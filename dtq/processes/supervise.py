@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 
 from dtq.processes.children import Children
-from dtq.processes.reexec import has_terminal
+from dtq.processes.reexec import has_terminal, let_through
 
 TICK = 0.2  # seconds between two checks for ended processes
 LONGEST = 10.0  # seconds that a process waits to be started again, at most
@@ -138,4 +138,5 @@ def _listen() -> list[int]:
     signal.signal(signal.SIGTERM, note)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # under `nohup` it stays ignored
         signal.signal(signal.SIGHUP, note)
+    let_through()
     return asked
