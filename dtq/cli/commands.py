@@ -14,6 +14,7 @@ import click
 from dtq import tasks
 from dtq.errors import DtqError
 from dtq.observe import logs, tracing
+from dtq.processes import reexec
 from dtq.processes.program import dtq
 
 if TYPE_CHECKING:
@@ -44,8 +45,11 @@ modules = click.option(
 
 @click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="dtq")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """A small distributed task queue to learn from."""
+    if ctx.invoked_subcommand in ("gateway", "up", "worker"):  # these act on it later
+        reexec.hold()
     logs.setup(_settings())
 
 
@@ -54,11 +58,9 @@ def main() -> None:
 @click.option("--port", type=PORT, help="[default: PORT or 5000]")
 def gateway(host: str | None, port: int | None) -> None:
     """Run the HTTP gateway, and an embedded Redis server if none runs."""
-    from dtq.processes.reexec import keep_code
-
-    keep_code()
     from dtq.gateway.server import serve
 
+    reexec.keep_code()
     tracing.start("gateway")
     asked = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
     serve(_settings().model_copy(update=asked))
@@ -70,24 +72,21 @@ def gateway(host: str | None, port: int | None) -> None:
 @click.option("--name", help="id of the worker  [default: worker-<random>]")
 def worker(processes: int, modules: tuple[str, ...], name: str | None) -> None:
     """Run a worker, or several; then each that dies is started again."""
-    from dtq.processes.reexec import Successor, hold
-
-    hold()
     from dtq.processes.supervise import keep
     from dtq.queue.broker import Broker
     from dtq.redis_server import locate
     from dtq.worker.worker import Worker
 
+    name = name or f"worker-{secrets.token_hex(4)}"
+    successor = reexec.Successor(_worker_command(name, modules))
     settings = _settings()
     broker = Broker(locate(settings), settings)
-    name = name or f"worker-{secrets.token_hex(4)}"
     if processes > 1:
         _load(modules)
         names = [f"{name}-{n}" for n in range(1, processes + 1)]
         keep({one: _worker_command(one, modules) for one in names}, None, _at_work(broker, names))
         return
     logs.of_worker(name)
-    successor = Successor(_worker_command(name, modules))
     _load(modules)
     tracing.start(name)
     worker = Worker(broker, name)
@@ -102,9 +101,6 @@ def worker(processes: int, modules: tuple[str, ...], name: str | None) -> None:
 @modules
 def up(workers: int, port: int | None, modules: tuple[str, ...]) -> None:
     """Run everything until Ctrl-C: Redis, the gateway, workers."""
-    from dtq.processes.reexec import hold
-
-    hold()
     from dtq.gateway.access import policy_to_start_with
     from dtq.gateway.server import connect, listen
     from dtq.processes.supervise import keep
