@@ -19,6 +19,7 @@ import redis
 from dtq import redis_server
 from dtq.config import Settings
 from dtq.errors import NoServerError
+from dtq.processes.supervise import Restarts
 from dtq.queue.broker import Broker, Maintained
 from dtq.queue.reports import Completed, Verdict
 from dtq.redis_server import RedisServer, locate, serve
@@ -230,6 +231,17 @@ def test_a_server_that_is_killed_is_started_again_on_its_port_with_its_data(
             assert client(url).get("still") == "there"
             assert locate(settings(tmp_path)) == url
     assert process_at(url) is None
+
+
+def test_a_pause_before_a_restart_does_not_delay_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Restarts, "pause", lambda self: 2 * PATIENCE)
+    began = time.monotonic()
+    with serve(settings(tmp_path)):
+        os.kill(json.loads((tmp_path / "redis.json").read_text())["pid"], signal.SIGKILL)
+        wait_until(lambda: f"again in {2 * PATIENCE} s" in caplog.text, what="it waits")
+    assert time.monotonic() - began < 2 * PATIENCE
 
 
 def test_who_has_joined_goes_on_with_the_server_when_the_first_has_gone(tmp_path: Path, client: Any) -> None:
