@@ -1,19 +1,20 @@
 """Finds the Redis server that the settings name, or runs the embedded one: Valkey, an open-source Redis."""
 
 import fcntl
-import json
 import logging
 import shlex
 import shutil
 import socket
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol, Self, cast
+from typing import Annotated, Any, Protocol, Self, cast
 from urllib.parse import quote
 
+import msgspec
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -21,10 +22,13 @@ from redis.retry import Retry
 from dtq.config import Settings
 from dtq.connection import PROTOCOL
 from dtq.errors import NoServerError
+from dtq.processes import locked, notes
 from dtq.processes.children import Children
+from dtq.processes.supervise import TICK, Restarts, after
 
 TRIES = 5  # free ports that another process may take before the server binds them
-START_TIMEOUT = 30.0  # seconds; a large append-only file takes its time to load
+START_TIMEOUT = 30.0  # seconds without an answer, or without progress where a large file is loaded
+HANDOVER = 2.0  # seconds that a server may run before its address is written down
 log = logging.getLogger("dtq.redis")
 
 
@@ -76,6 +80,7 @@ class RedisServer:
         self.directory, self.port, self.pid, self.name = directory, port, 0, name
         self.options = dict(options or {})
         self._appendfsync, self._given = appendfsync, processes
+        self._own: Children | None = None
 
     @property
     def url(self) -> str:
@@ -87,29 +92,28 @@ class RedisServer:
         return f"rediss://{address}?ssl_ca_certs={quote(self.options['tls-ca-cert-file'])}"
 
     def start(self) -> Self:
-        """Starts the server; returns when it answers.
+        """Starts the server; returns when it answers and has loaded its data.
 
         Raises:
-            NoServerError: it does not start; with the last line of its log.
+            NoServerError: it does not start, with the last line of its log; or another one has the data.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._own = None if self._given else Children()
-        self._runner: Runner = cast(Runner, self._given or self._own)
         asked = self.port
         for _ in range(1 if asked else TRIES):
             self.port = asked or free_port()
-            self.pid = self._runner.start(self.name, self._command(), output=self.directory / "redis.log")
+            self._launch()
             if self._answers():
                 return self
-        lines = (self.directory / "redis.log").read_text(errors="replace").splitlines()
-        self.stop()
-        raise NoServerError(f"The Redis server did not start on port {self.port}: {' '.join(lines[-1:])}")
+            if self._runner.exit_code(self.name) == locked.TAKEN:
+                break
+        raise NoServerError(self._reason())
 
     def stop(self) -> None:
         """Ends the server; its data stays for the next start."""
-        self._runner.stop(self.name)
-        if self._own:
+        if self._given:
+            self._given.stop(self.name)
+        elif self._own:
             self._own.close()
+            self._own = None
 
     def __enter__(self) -> Self:
         return self.start()
@@ -128,14 +132,47 @@ class RedisServer:
         words = ([f"--{name}", *shlex.split(value)] for name, value in directives.items())
         return [find_program(), *chain.from_iterable(words)]
 
+    @property
+    def _lock(self) -> Path:
+        return self.directory / "lock"
+
+    @property
+    def _runner(self) -> Runner:
+        if not (self._given or self._own):
+            self._own = Children()
+        return cast(Runner, self._given or self._own)
+
+    def _launch(self) -> None:
+        """Starts the process. The folder is its own for as long as it lives, whatever it answers."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        command = locked.command(self._lock, self._command())
+        self.pid = self._runner.start(self.name, command, output=self.directory / "redis.log")
+
     def _answers(self) -> bool:
-        """Waits for an answer; False if there is none, most likely since its port was taken and it ended."""
-        end = time.monotonic() + START_TIMEOUT
+        """Waits until it answers and has loaded its data, as long as it makes progress. False if it does not,
+        most likely since its port was taken and it ended.
+        """
+        progress, end = 0, time.monotonic() + START_TIMEOUT
         while time.monotonic() < end and self._runner.exit_code(self.name) is None:
-            if _pid_at(self.url) == self.pid:
-                return True
+            info = _info(self.url)
+            if info.get("process_id") == self.pid:
+                if not info.get("loading"):  # a Sentinel has nothing to load
+                    return True
+                if info["loading_loaded_bytes"] > progress:
+                    progress, end = info["loading_loaded_bytes"], time.monotonic() + START_TIMEOUT
             time.sleep(0.01)
         return False
+
+    def _reason(self) -> str:
+        """Ends what has not started; returns why it has not."""
+        if self._runner.exit_code(self.name) == locked.TAKEN:
+            pid = locked.holder(self._lock)
+            reason = f"Another Redis server, process {pid}, has the data in {self.directory}."
+        else:
+            lines = (self.directory / "redis.log").read_text(errors="replace").splitlines()
+            reason = f"The Redis server did not start on port {self.port}: {' '.join(lines[-1:])}"
+        self.stop()
+        return reason
 
 
 def free_port() -> int:
@@ -162,8 +199,9 @@ def locate(settings: Settings) -> str:
 
 @contextmanager
 def serve(settings: Settings) -> Iterator[str]:
-    """The address of the server that the settings name, or of the embedded one. If that does not run, it is
-    started for the time of the block, on its last port, so that processes which wait for it find it.
+    """The address of the server that the settings name, or of the embedded one. While the block runs, the
+    embedded one does, too: it is started, unless another process has done so, and again whenever it has
+    ended. It keeps its port, so that processes which wait for it find it.
 
     Raises:
         NoServerError: it does not start.
@@ -172,47 +210,124 @@ def serve(settings: Settings) -> Iterator[str]:
         log.info("Redis: the server that the environment names")
         yield settings.url
         return
-    settings.home.mkdir(parents=True, exist_ok=True)
-    with (settings.home / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # if two start at once, the second uses the server of the first
-        running = _running(settings.home)
-        server = None if running else _start_again(settings.home)
+    server, ended = _Embedded(settings.home), threading.Event()
+    keeper = threading.Thread(target=server.keep, args=(ended,), name="redis", daemon=True)
     try:
-        yield running or cast(RedisServer, server).url
+        server.find_or_start()
+        keeper.start()
+        yield server.url
     finally:
-        if server:
-            server.stop()
+        ended.set()
+        if keeper.ident:
+            keeper.join()
+        server.stop()
 
 
-def _start_again(home: Path) -> RedisServer:
-    port = _record(home).get("port", 0)
-    server = RedisServer(home / "redis", port if _is_free(port) else 0).start()
-    record = {"url": server.url, "port": server.port, "pid": server.pid}
-    (home / "redis.json").write_text(json.dumps(record))
-    log.info("Redis: %s on port %d, data in %s", Path(find_program()).name, server.port, server.directory)
-    return server
+class _Record(msgspec.Struct):
+    """What is written down of the embedded server, for those who look for it."""
+
+    url: Annotated[str, msgspec.Meta(pattern=r"^redis://127\.0\.0\.1:\d+/0$")]
+    port: Annotated[int, msgspec.Meta(gt=0, lt=2**16)]
+    pid: notes.Pid
+
+
+class _Embedded(RedisServer):
+    """The server of a folder. Several processes may use it, and each of them starts it where it does not run.
+
+    Args:
+        home: the folder, `DTQ_HOME`.
+    """
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home / "redis")
+        self._home = home
+
+    def find_or_start(self) -> None:
+        """Finds the server, or starts it on its last port, if that is free.
+
+        Raises:
+            NoServerError: it does not start.
+        """
+        self._home.mkdir(parents=True, exist_ok=True)
+        with self._alone(fcntl.LOCK_EX):  # if two start at once, the second uses the server of the first
+            running, last = _running(self._home), _record(self._home)
+            self.port = last.port if last and (running or _is_free(last.port)) else 0
+            if not running:
+                self.start()
+                program = Path(find_program()).name
+                log.info("Redis: %s on port %d, data in %s", program, self.port, self.directory)
+
+    def keep(self, ended: threading.Event) -> None:
+        """Starts the server again whenever it has ended, until the event is set."""
+        restarts = Restarts()
+        while not ended.wait(TICK):
+            if self._lives():
+                continue
+            pause = restarts.pause()
+            log.warning("the Redis server has ended, it is started again%s", after(pause))
+            ended.wait(pause)
+            try:
+                with self._alone(fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    if not (ended.is_set() or self._lives()):  # another process may have been first
+                        self._launch()
+                        restarts.started()
+            except OSError as error:  # also if another process is about to start it
+                self.pid = 0
+                log.warning("the Redis server cannot be started now: %s", error)
+
+    def _lives(self) -> bool:
+        """Whether the server runs, whoever has started it. Ours does even if the lock's file was deleted."""
+        ours = self._own and self.pid and self._own.exit_code(self.name) is None
+        return bool(ours) or locked.holder(self._lock) is not None
+
+    def _launch(self) -> None:
+        super()._launch()
+        while self._runner.exit_code(self.name) is None:
+            if locked.holder(self._lock) == self.pid:
+                notes.write(self._home / "redis.json", _Record(self.url, self.port, self.pid))
+                break
+            time.sleep(0.01)
+
+    @contextmanager
+    def _alone(self, operation: int) -> Iterator[None]:
+        """No other process starts the server meanwhile."""
+        with (self._home / "lock").open("w") as lock:
+            fcntl.flock(lock, operation)
+            yield
 
 
 def _running(home: Path) -> str | None:
-    """The address of the embedded server, if the server that answers there is really this one."""
-    record = _record(home)
-    return record["url"] if record and _pid_at(record["url"]) == record["pid"] else None
+    """The address of the embedded server, if its process lives, whether it answers now or not.
+
+    Raises:
+        NoServerError: it lives, but nobody has written down where.
+    """
+    end = time.monotonic() + HANDOVER
+    while (pid := locked.holder(home / "redis" / "lock")) is not None:
+        record = _record(home)
+        if record and record.pid == pid:
+            return record.url
+        if time.monotonic() > end:
+            raise NoServerError(
+                f"A Redis server, process {pid}, has the data in {home / 'redis'}, but {home / 'redis.json'} "
+                f"does not say where it listens: end it with `kill {pid}` and start again."
+            )
+        time.sleep(0.01)
+    return None
 
 
-def _record(home: Path) -> dict[str, Any]:
-    path = home / "redis.json"
-    record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return record
+def _record(home: Path) -> _Record | None:
+    return notes.read(home / "redis.json", _Record)
 
 
-def _pid_at(url: str) -> int | None:
-    """The process id of the server that answers at `url`; None if none answers, or none yet."""
+def _info(url: str) -> Mapping[str, Any]:
+    """What the server at `url` says about itself; nothing if none answers, or none yet."""
     options: Any = {"protocol": PROTOCOL, "retry": Retry(NoBackoff(), 0), "socket_timeout": 5}
     try:
         with redis.Redis.from_url(url, **options) as client:
-            return int(cast(Any, client.info("server"))["process_id"])
+            return cast(Mapping[str, Any], client.info())
     except redis.RedisError:
-        return None
+        return {}
 
 
 def _is_free(port: int) -> bool:

@@ -77,7 +77,9 @@ def load(module: str) -> None:
     """Imports a module of task types, so that its `@task` functions register themselves.
 
     Args:
-        module: a dotted name (looked for in the current folder too), or the path of a `.py` file.
+        module: a dotted name (looked for in the current folder too), or the path of a `.py` file. The file
+            is imported under its stem, so that other processes find its functions, as in `Pool.map`. If
+            another module has this name, as with `json.py`, the file works too, but is not found by them.
 
     Raises:
         ConfigError: there is no such module. An error inside the module is raised as it is.
@@ -101,13 +103,25 @@ def load(module: str) -> None:
 
 
 def _load_file(path: Path) -> None:
-    """Imports a file under its path, since its name may be that of another module, as in `json.py`."""
-    sys.path.insert(0, str(path.parent))
-    spec = importlib.util.spec_from_file_location(str(path), path)
+    """Imports a file. Its folder becomes the last place where modules are looked for, so that nothing in
+    there takes the place of another module.
+    """
+    sys.path.append(str(path.parent))
+    spec = importlib.util.spec_from_file_location(path.stem if _is_importable(path) else str(path), path)
     assert spec
     assert spec.loader
     sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules[spec.name])
+
+
+def _is_importable(path: Path) -> bool:
+    """Whether `import` with the file's stem would find this file."""
+    importlib.invalidate_caches()  # the file may be younger than what was last seen in its folder
+    try:
+        spec = None if "." in path.stem else importlib.util.find_spec(path.stem)
+    except ValueError:  # it is the name of a module that was not imported in the usual way
+        return False
+    return spec is not None and Path(spec.origin or "").resolve() == path
 
 
 # -------------------------------------------------------------------- built in

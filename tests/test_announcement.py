@@ -10,6 +10,7 @@ import pytest
 
 from dtq import announcement
 from dtq.announcement import Announcement
+from tests.helpers import alive, wait_until
 
 URL = "http://127.0.0.1:5999"
 
@@ -58,10 +59,33 @@ def test_a_dead_process_listens_nowhere(tmp_path: Path) -> None:
     assert announcement.find(tmp_path) is None
 
 
+def test_a_process_that_has_ended_and_was_not_waited_for_listens_nowhere(tmp_path: Path) -> None:
+    """In a container it may stay so for ever: there, nobody waits for orphans."""
+    with subprocess.Popen([sys.executable, "-ISc", ""]) as process:
+        announced_by(process.pid, tmp_path)
+        wait_until(lambda: not alive(process.pid), what="it has ended")
+        assert announcement.find(tmp_path) is None
+
+
 def test_a_process_of_another_user_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(pid: int, number: int) -> None:
         raise PermissionError
 
     announced_by(1, tmp_path)
     monkeypatch.setattr(os, "kill", refuse)
+    assert announcement.find(tmp_path) == URL
+
+
+NO_PID = b'{"url": "http://127.0.0.1:1"'
+
+
+@pytest.mark.parametrize(
+    "written",
+    [b"", b"{", b"\xff", b"null", NO_PID + b"}", NO_PID + b', "pid": 0}', NO_PID + b', "pid": 99999999999}'],
+)
+def test_a_file_that_says_nothing_counts_as_none(tmp_path: Path, written: bytes) -> None:
+    announcement.path(tmp_path).write_bytes(written)
+    assert announcement.find(tmp_path) is None
+    announcement.withdraw(tmp_path)
+    announcement.announce(tmp_path, URL)
     assert announcement.find(tmp_path) == URL

@@ -1,6 +1,8 @@
 """Task types: how they are registered and loaded, and what the built-in ones make of their data."""
 
+import importlib
 import math
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,6 +136,57 @@ def test_two_files_may_have_one_name(tmp_path: Path) -> None:
         tasks.load(str(tmp_path / colour / "my_paint.py"))
 
     assert {"red", "green"} <= set(tasks.registry)
+
+
+SQUARES = """
+import multiprocessing
+from dtq.tasks import task
+
+def square(number):
+    return number * number
+
+@task("squares")
+def squares(method, context):
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        return pool.map(square, [1, 2, 3])
+"""
+
+
+PROGRAM = """
+import sys
+from dtq import tasks
+
+if __name__ == "__main__":
+    tasks.load(sys.argv[1])
+    print(tasks.registry["squares"].handler(sys.argv[2], tasks.Context("t-1", 1)))
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("name", ["my_squares.py", "my-squares.py"])
+def test_other_processes_find_the_functions_of_a_file(tmp_path: Path, method: str, name: str) -> None:
+    (tmp_path / name).write_text(SQUARES)
+    program = tmp_path / "elsewhere" / "program.py"
+    program.parent.mkdir()
+    program.write_text(PROGRAM)
+    command = [sys.executable, str(program), str(tmp_path / name), method]
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/")
+    assert (done.returncode, done.stdout) == (0, "[1, 4, 9]\n"), done.stderr
+
+
+def test_the_name_of_a_file_is_its_stem_unless_another_module_has_it(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        for name in ("my_names.py", "colorsys.py", "time.py"):
+            text = "from dtq.tasks import task\n@task(__file__)\ndef handler(data, context): ...\n"
+            (tmp_path / folder / name).write_text(text)
+            tasks.load(str(tmp_path / folder / name))
+
+    modules = {file: kind.handler.__module__ for file, kind in tasks.registry.items() if "/" in file}
+    assert modules.pop(str(tmp_path / "one" / "my_names.py")) == "my_names"
+    assert len(modules) == 5
+    assert all(module == file for file, module in modules.items())
+    assert not hasattr(importlib.import_module("colorsys"), "handler"), "the library's own is found"
 
 
 def test_a_file_may_define_a_dataclass(tmp_path: Path) -> None:

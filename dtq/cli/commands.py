@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -13,6 +14,7 @@ import click
 from dtq import tasks
 from dtq.errors import DtqError
 from dtq.observe import logs, tracing
+from dtq.processes import reexec
 from dtq.processes.program import dtq
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from dtq.queue.broker import Broker
 
 PORT = click.IntRange(0, 65535)
+PORT_OF_FIRST = 5000  # the gateway's, unless somebody chooses another
 COUNT = click.IntRange(min=1)
 SECONDS = click.FloatRange(min=0)
 
@@ -42,8 +45,11 @@ modules = click.option(
 
 @click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="dtq")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """A small distributed task queue to learn from."""
+    if ctx.invoked_subcommand in ("gateway", "up", "worker"):  # these act on it later
+        reexec.hold()
     logs.setup(_settings())
 
 
@@ -54,6 +60,7 @@ def gateway(host: str | None, port: int | None) -> None:
     """Run the HTTP gateway, and an embedded Redis server if none runs."""
     from dtq.gateway.server import serve
 
+    reexec.keep_code()
     tracing.start("gateway")
     asked = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
     serve(_settings().model_copy(update=asked))
@@ -65,22 +72,21 @@ def gateway(host: str | None, port: int | None) -> None:
 @click.option("--name", help="id of the worker  [default: worker-<random>]")
 def worker(processes: int, modules: tuple[str, ...], name: str | None) -> None:
     """Run a worker, or several; then each that dies is started again."""
-    from dtq.processes.reexec import Successor
     from dtq.processes.supervise import keep
     from dtq.queue.broker import Broker
     from dtq.redis_server import locate
     from dtq.worker.worker import Worker
 
+    name = name or f"worker-{secrets.token_hex(4)}"
+    successor = reexec.Successor(_worker_command(name, modules))
     settings = _settings()
     broker = Broker(locate(settings), settings)
-    name = name or f"worker-{secrets.token_hex(4)}"
     if processes > 1:
         _load(modules)
         names = [f"{name}-{n}" for n in range(1, processes + 1)]
         keep({one: _worker_command(one, modules) for one in names}, None, _at_work(broker, names))
         return
     logs.of_worker(name)
-    successor = Successor(_worker_command(name, modules))
     _load(modules)
     tracing.start(name)
     worker = Worker(broker, name)
@@ -102,13 +108,14 @@ def up(workers: int, port: int | None, modules: tuple[str, ...]) -> None:
 
     _load(modules)  # a module's mistake is reported here once, not by each worker again and again
     settings = _settings()
-    port = (settings.port if port is None else port) or free_port()
+    asked = settings.port if port is None else port
+    port = asked or free_port()
     listen(settings.host, port).close()  # a gateway that cannot listen would be started again and again
-    names = [f"worker-{n}" for n in range(1, workers + 1)]
-    commands = {"gateway": dtq("gateway", "--port", str(port))}
-    commands |= {name: _worker_command(name, modules) for name in names}
     with serve(settings) as url, closing(connect(url, settings)) as broker:
         policy_to_start_with(broker)  # raises where the gateway would, for the same reason
+        names = _worker_names(broker, workers, port, with_port=asked not in (0, PORT_OF_FIRST))
+        commands = {"gateway": dtq("gateway", "--port", str(port))}
+        commands |= {name: _worker_command(name, modules) for name in names}
         click.echo(f"Redis    {logs.redact(url)}")
         click.echo(f"Gateway  http://{settings.host}:{port} (a page to watch: /dashboard)")
         click.echo(f"Workers  {', '.join(names) or 'none'}")
@@ -285,6 +292,30 @@ def _load(modules: tuple[str, ...]) -> None:
 
 def _worker_command(name: str, modules: tuple[str, ...]) -> list[str]:
     return dtq("worker", "--name", name, *(word for module in modules for word in ("--tasks", module)))
+
+
+def _worker_names(broker: "Broker", number: int, port: int, with_port: bool) -> list[str]:
+    """worker-1, worker-2, …, or with the gateway's port, worker-5001-1, …: no two workers on one Redis server
+    may have one name, so they have it beside another `dtq up`, and where somebody chose the port.
+    """
+    names, same_with_port = (
+        [f"{prefix}-{n}" for n in range(1, number + 1)] for prefix in ("worker", f"worker-{port}")
+    )
+    return same_with_port if with_port or _live(broker).intersection(names) else names
+
+
+def _live(broker: "Broker") -> set[str]:
+    """The ids of the workers that live. A killed one, which stays registered for a while, does not count."""
+    from redis import RedisError
+
+    from dtq.processes.notes import lives
+
+    try:
+        workers = broker.workers()
+    except RedisError:
+        return set()
+    here = socket.gethostname()
+    return {worker.id for worker in workers if worker.host != here or lives(worker.pid)}
 
 
 def _at_work(broker: "Broker", names: Iterable[str]) -> dict[str, Callable[[int], bool]]:

@@ -1,10 +1,55 @@
-"""Lets a process start itself again, to load new code."""
+"""Lets a process start itself again, to load new code. SIGHUP asks for that.
+
+SIGHUP would end a process that has no handler yet. So it is blocked from the start, by `hold` or by the
+parent: the system keeps it until the process has its handler and lets it through.
+"""
 
 import atexit
+import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+HANGUP = {signal.SIGHUP}
+log = logging.getLogger("dtq.processes")
+
+
+def hold() -> None:
+    """Keeps a SIGHUP for later. Processes that are started meanwhile begin so, too."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, HANGUP)
+
+
+def let_through() -> None:
+    """Lets a SIGHUP come, also one that was kept."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANGUP)
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """As `hold`, for the time of the block."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HANGUP)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def keep_code() -> None:
+    """From now on SIGHUP changes nothing, unless the terminal was closed: then it ends this process."""
+    terminal = has_terminal()
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        if has_terminal() == terminal:
+            log.info("SIGHUP changes nothing here: to load new code, end this process and start it again")
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # under `nohup` it stays ignored
+        signal.signal(signal.SIGHUP, hear)
+    let_through()
 
 
 class Successor:
@@ -26,7 +71,7 @@ class Successor:
         if self._called:
             sys.stdout.flush()
             sys.stderr.flush()
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # held until there is a handler
+            hold()
             signal.signal(signal.SIGHUP, signal.SIG_DFL)
             os.execv(self._command[0], self._command)
 

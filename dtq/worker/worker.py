@@ -19,7 +19,7 @@ from redis import RedisError
 from dtq import tasks
 from dtq.errors import NameTaken
 from dtq.observe import logs, story, tracing
-from dtq.processes.alive import is_alive
+from dtq.processes import notes
 from dtq.queue.broker import Broker
 from dtq.queue.maintenance import INTERVAL
 from dtq.queue.reports import Completed, Failed, Outcome, Report
@@ -221,7 +221,9 @@ class Worker:
         try:
             self._beat()
         except NameTaken as other:
-            gone = other.pid == os.getpid() or not is_alive(other.pid)  # in a container all have the same pid
+            gone = other.pid == os.getpid() or not notes.lives(
+                other.pid
+            )  # in a container all have the same pid
             if other.host != socket.gethostname() or not gone:
                 raise
             self._beat(instead_of=other.instance)

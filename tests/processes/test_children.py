@@ -1,15 +1,16 @@
 """Child processes end when they should, and when their parent dies."""
 
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from dtq.processes.children import Children
-from tests.helpers import alive, wait_until
+from tests.helpers import alive, exit_code, wait_until
 
 
 def python(code: str) -> list[str]:
@@ -80,6 +81,50 @@ def test_the_children_of_a_process_go_with_it(processes: Children, tmp_path: Pat
     processes.stop("family")
     wait_until(lambda: not alive(child), what="the child is gone")
     assert not alive(child)
+
+
+def test_the_children_of_a_process_that_was_killed_go_as_soon_as_that_is_seen(
+    processes: Children, tmp_path: Path
+) -> None:
+    said = tmp_path / "log"
+    pid = processes.start("family", WITH_CHILD, output=said)
+    child = int(wait_until(said.read_text, what="it has a child"))
+    os.kill(pid, signal.SIGKILL)
+    assert exit_code(processes, "family") == -signal.SIGKILL
+    wait_until(lambda: not alive(child), what="the child is gone")
+    assert processes.exit_code("family") == -signal.SIGKILL, "it is remembered"
+
+
+def test_what_was_reaped_is_not_signalled_any_more(
+    processes: Children, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number may be an innocent process's by then. Until it is reaped, nobody else can get it."""
+    reaped_too_early: list[str] = []
+
+    def check(what: str, pid: int) -> None:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            reaped_too_early.append(what)
+
+    def killpg(group: int, number: int, real: Callable[[int, int], None] = os.killpg) -> None:
+        check("its group is killed", group)
+        real(group, number)
+
+    def note(line: str, real: Callable[[str], None] = processes._note) -> None:
+        check(f"the reaper is told {line[0]}", abs(int(line)))
+        real(line)
+
+    monkeypatch.setattr(os, "killpg", killpg)
+    monkeypatch.setattr(processes, "_note", note)
+    pid = processes.start("it", python(""))
+    assert exit_code(processes, "it") == 0
+    assert not alive(pid)
+    processes.signal("it", signal.SIGTERM)
+    assert processes.stop("it") == 0
+    processes.start("it", SLEEP)
+    assert processes.stop("it") == -signal.SIGTERM
+    assert reaped_too_early == []
 
 
 def test_starting_a_name_again_stops_what_had_it(processes: Children) -> None:
