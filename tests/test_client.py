@@ -164,6 +164,20 @@ def test_a_task_that_was_not_started_can_be_cancelled_and_no_other(client: Clien
     assert caught.value.status == 409
 
 
+def test_a_warning_of_the_gateway_is_logged_once(
+    client: Client, broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker.heartbeat(WorkerInfo(id="worker-1", status="idle", types=["noop"]))
+    client.submit("noop")
+    assert caplog.messages == []
+    for _ in range(3):
+        client.submit("resize")
+    client.submit_many("resize", range(3))
+    told = "No live worker knows resize, so these tasks wait for one that does; known are noop."
+    assert [(record.name, record.message) for record in caplog.records] == [("dtq.client", told)]
+    assert broker.counts()["pending"] == 7
+
+
 # ---------------------------------------------------------------- many tasks
 
 
