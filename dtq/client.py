@@ -41,12 +41,14 @@ ENDED = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
 Ids: TypeAlias = list[str]  # inside `Client`, its method `list` hides the type of this name
 Tasks: TypeAlias = list[Task[Any]]
 Workers: TypeAlias = list[WorkerInfo]
+log = logging.getLogger("dtq.client")
 logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would warn of each retry
 
 
 class Client:
     """Submits tasks and follows them. Threads may share one. Its methods raise NoGatewayError where no
-    gateway answers, and ApiError, with the gateway's reason, where it refuses.
+    gateway answers, and ApiError, with the gateway's reason, where it refuses. A warning of the gateway, such
+    as of a type that no live worker knows, goes to the log `dtq.client`, once.
 
     Args:
         url: the gateway's address, as `http://host:port`. By default that of the gateway which runs in this
@@ -58,6 +60,7 @@ class Client:
         self.url = (url or gateway_url(load())).rstrip("/")
         if not self.url.startswith(("http://", "https://")):
             raise ConfigError(f"{url!r} is no gateway's address: it must start with http:// or https://.")
+        self._warnings = set[str]()  # each is logged once
         tracing.start("client")
         self._session = requests.Session()
         self._session.trust_env = False  # no proxy leads to this machine's own addresses
@@ -178,7 +181,12 @@ class Client:
     def _submit(self, document: bytes, key: str | None, *path: str) -> Any:
         headers = {"Content-Type": "application/json", "Idempotency-Key": key or str(uuid.uuid4())}
         with tracing.span("submit", "PRODUCER") as context:
-            return self._ask("POST", *path, data=document, headers=headers | context)
+            said = self._ask("POST", *path, data=document, headers=headers | context)
+        warning = said.get("warning")
+        if warning and warning not in self._warnings:
+            self._warnings.add(warning)
+            log.warning("%s", warning)
+        return said
 
     def _ask(self, method: str, *path: str | None, accepted: int = 200, **options: Any) -> Any:
         """Sends a request. Returns the answer as Python data if its status is a success or `accepted`."""

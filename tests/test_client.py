@@ -30,7 +30,9 @@ from dtq.queue.task import Status
 from dtq.queue.worker_info import WorkerInfo
 from dtq.redis_server import RedisServer, free_port
 from tests import steps
-from tests.helpers import PATIENCE, wait_until
+from tests.commands import run as run_dtq
+from tests.commands import said
+from tests.helpers import PATIENCE, new_task, wait_until
 
 
 @contextmanager
@@ -162,6 +164,40 @@ def test_a_task_that_was_not_started_can_be_cancelled_and_no_other(client: Clien
     with pytest.raises(ApiError, match="processing") as caught:
         client.cancel(first)
     assert caught.value.status == 409
+
+
+def test_a_warning_of_the_gateway_is_logged_once(
+    client: Client, broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker.heartbeat(WorkerInfo(id="worker-1", status="idle", types=["noop"]))
+    client.submit("noop")
+    assert caplog.messages == []
+    for _ in range(3):
+        client.submit("resize")
+    client.submit_many("resize", range(3))
+    told = "No live worker knows resize, so these tasks wait for one that does; known are noop."
+    assert [(record.name, record.message) for record in caplog.records] == [("dtq.client", told)]
+    assert broker.counts()["pending"] == 7
+
+
+def test_on_the_command_line_a_warning_is_said_beside_the_id(
+    url: str, broker: Broker, tmp_path: Path
+) -> None:
+    broker.heartbeat(WorkerInfo(id="worker-1", status="idle", types=["noop"]))
+    done = run_dtq(tmp_path, "submit", "\x1b[2Jresize", PORT=url.rpartition(":")[2])
+    assert done.returncode == 0
+    assert [done.stdout.strip()] == [task.id for task in broker.tasks()]
+    assert "WARNING No live worker knows \\x1b[2Jresize, so these tasks wait" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_status_tells_what_is_parked_or_unreadable(url: str, broker: Broker, tmp_path: Path) -> None:
+    port = url.rpartition(":")[2]
+    assert "doctor" not in said(tmp_path, "status", PORT=port)
+    broker.submit([new_task("resize"), new_task("noop", id="bad")])
+    broker.redis.set(broker.keys.task + "bad", "somebody wrote this by hand")
+    assert broker.report_and_claim("worker-1", [], 1, ["noop"])[1] == []
+    assert "\nparked 1, unreadable 1: `dtq doctor` says more\n" in said(tmp_path, "status", PORT=port)
 
 
 # ---------------------------------------------------------------- many tasks

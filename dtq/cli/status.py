@@ -19,6 +19,7 @@ Row: TypeAlias = tuple[str, ...]
 INTERVAL = 0.5  # seconds between two drawings of the table
 TASKS = 10  # newest tasks that are shown
 QUEUES = ("pending_tasks", "processing", "delayed", "waiting", "dead_letter", "completed_tasks")
+AMISS = ("parked", "unreadable")  # shown where there are any
 HOME, REST_OF_LINE, REST_OF_SCREEN, ALL = "\x1b[H", "\x1b[K", "\x1b[J", "\x1b[2J"
 
 
@@ -51,6 +52,8 @@ def lines(client: Client) -> Iterator[str]:
     if health["status"] == "unhealthy":
         return
     yield ", ".join(f"{name.removesuffix('_tasks').replace('_', ' ')} {health[name]}" for name in QUEUES)
+    if amiss := [f"{name} {health[name]}" for name in AMISS if health[name]]:
+        yield f"{', '.join(amiss)}: `dtq doctor` says more"
     now = datetime.fromisoformat(health["timestamp"])
     yield ""
     yield from _table("worker status done beat task", [_worker(worker, now) for worker in client.workers()])

@@ -1,7 +1,8 @@
 """`dtq doctor`: looks at the Redis server, the workers and the tasks, and says what is wrong and what to do.
 
-It changes nothing. Each check is a function, in `server` (checks of Redis) or `queue` (of workers and tasks).
-A check reads through a `probe` and returns a `finding`. `dtq.cli.doctor` prints the findings.
+It changes nothing, but that it sets documents aside that nobody can read, as all do who meet one. Each check
+is a function, in `server` (checks of Redis) or `queue` (of workers and tasks). A check reads through a
+`probe` and returns a `finding`. `dtq.cli.doctor` prints the findings.
 """
 
 from collections.abc import Iterator

@@ -62,7 +62,7 @@ class Probe:
     def workers(self) -> tuple[list[Alive], list[str]]:
         """The live workers, and the names of those that are registered but gone."""
         k = self.keys
-        names = sorted(name.decode() for name in self.redis.smembers(k.workers))
+        names = sorted(name.decode(errors="replace") for name in self.redis.smembers(k.workers))
         with self.redis.pipeline() as pipe:
             pipe.time()
             for name in names:

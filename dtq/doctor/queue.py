@@ -8,6 +8,8 @@ from dtq.client import Client, gateway_url
 from dtq.doctor.finding import Finding, fail, ok, some, unknown, warn
 from dtq.doctor.probe import Check, Probe
 from dtq.errors import ApiError, NoGatewayError
+from dtq.observe import unknown_types
+from dtq.queue.broker import PARKED_ID
 from dtq.queue.task import Status, Stored
 
 LATE = 5.0  # seconds after which maintenance should have moved a due task or one whose lease ended
@@ -120,6 +122,29 @@ def dead_letter(probe: Probe) -> Finding:
     )
 
 
+def types(probe: Probe) -> Finding:
+    """Whether tasks wait for a worker that knows their type. `unknown_types.waiting` says which it sees."""
+    if unknown := unknown_types.waiting(probe.broker):
+        seen = f"No live worker knows {_names(unknown)}, so tasks of such types wait."
+        return warn(seen, "Start a worker that knows them: `dtq worker --tasks MODULE`; or cancel them.")
+    return ok("No task is known to wait for a worker that knows its type.")
+
+
+def unreadable(probe: Probe) -> Finding:
+    """Whether documents were set aside because nobody can read them."""
+    ids = probe.redis.lrange(probe.keys.unreadable, 0, NAMED - 1)
+    if not ids:
+        return ok("Every document that somebody has met can be read.")
+    key, place, first = probe.keys.task, probe.keys.unreadable, _text(ids[0])
+    number = probe.counts["unreadable"]
+    named = _names(ids) + (f" and {number - len(ids)} more" if number > len(ids) else "")
+    return warn(
+        f"{some(number, 'document')} that nobody can read: {named}.",
+        f"Look with `dtq redis GET {key}{first}`; save what you need, then `DEL {key}{first}`, and its id "
+        f"leaves the list. Or mend it with SET, `LREM {place} 0 {first}`, and put the id where it belongs.",
+    )
+
+
 def gateway(probe: Probe) -> Finding:
     """Whether the gateway answers, and whether it asks for API keys."""
     with Client(gateway_url(probe.settings), api_key="") as client:
@@ -148,6 +173,7 @@ def _places(probe: Probe) -> dict[str, tuple[set[str], Any]]:
     return {
         k.pending: ({"pending"}, lists),
         k.pending_high: ({"pending"}, lists),
+        k.parked: ({"pending"}, lambda *some: [member[PARKED_ID:] for member in zsets(*some)]),
         k.dead_letter: ({"failed"}, lists),
         k.processing: ({"processing"}, zsets),
         k.delayed: ({"retrying", "scheduled"}, zsets),
@@ -161,7 +187,7 @@ def _astray(probe: Probe) -> set[str]:
     for place, (right, read) in _places(probe).items():
         ids = [*read(place, 0, SAMPLE - 1), *read(place, -SAMPLE, -1)]
         status = {task.id: str(task.status) for task in _read(probe, ids)}
-        for task_id in {one.decode() for one in ids}:
+        for task_id in set(map(_text, ids)):
             if (said := status.get(task_id)) not in right:
                 found.add(f"{task_id} in {place} " + (f"is {said}" if said else "has no document"))
     return found
@@ -186,14 +212,19 @@ def _homeless(probe: Probe) -> set[str]:
 
 
 def _read(probe: Probe, ids: list[bytes]) -> list[Stored]:
-    return probe.broker.get_many([task_id.decode() for task_id in ids])
+    return probe.broker.get_many(list(map(_text, ids)))
+
+
+def _text(task_id: bytes) -> str:
+    """An id that Redis has. One that somebody wrote by hand may be no text: no document belongs to it."""
+    return task_id.decode(errors="replace")
 
 
 def _names(ids: list[str] | list[bytes]) -> str:
-    names = [one.decode() if isinstance(one, bytes) else one for one in ids]
+    names = [_text(one) if isinstance(one, bytes) else one for one in ids]
     return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 CHECKS: tuple[Check, ...] = (
-    settings, workers, leases, pending, places, waiting, dead_letter, gateway,
+    settings, workers, leases, pending, types, places, waiting, dead_letter, unreadable, gateway,
 )  # fmt: skip

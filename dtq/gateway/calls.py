@@ -37,12 +37,19 @@ class Call(NamedTuple):
 
 
 CALLS = (
-    Call("POST", "/tasks", Gateway.submit_task, models.Done, body=models.TaskRequest, scope=Scope.SUBMIT),
+    Call(
+        "POST",
+        "/tasks",
+        Gateway.submit_task,
+        models.Submitted,
+        body=models.TaskRequest,
+        scope=Scope.SUBMIT,
+    ),
     Call(
         "POST",
         "/tasks/batch",
         Gateway.submit_batch,
-        models.DoneToMany,
+        models.SubmittedMany,
         body=models.BatchRequest,
         scope=Scope.SUBMIT,
     ),

@@ -3,24 +3,43 @@ bytes of each payload.
 """
 
 import re
+from collections import Counter
 from datetime import datetime
 from itertools import accumulate
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from flask import Response, abort, request
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
+from dtq.queue.bounds import PARENTS
 from dtq.queue.task import Priority, Status, Stored
 from dtq.queue.worker_info import WorkerInfo
 
 BODY_LIMIT, DEPTH_LIMIT = 2**20, 32  # bytes of a body, levels of a payload
 STRING, NO_BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL), bytes(set(range(256)) - set(b"[]{}"))
 NOSNIFF = {"X-Content-Type-Options": "nosniff"}
+OWN_WORDS = ("missing", "extra_forbidden", "repeated")  # errors whose texts need no value beside them
 M = TypeVar("M", bound=BaseModel)
 S = TypeVar("S", "TaskRequest", "BatchRequest")
+
+
+def _each_once(parents: list[str]) -> list[str]:
+    [(most, times)] = Counter(parents).most_common(1) or [("", 1)]
+    if times > 1:
+        sentence = "Each task may be named once, and {name} is named {times} times"
+        raise PydanticCustomError("repeated", sentence, {"name": most, "times": times})
+    return parents
+
+
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 Ids = Annotated[list[Name], BeforeValidator(lambda text: text.split(",")), Field(max_length=1000)]
+Parents = Annotated[
+    list[Name],
+    Field(max_length=PARENTS, json_schema_extra={"uniqueItems": True}),
+    AfterValidator(_each_once),
+]
 members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode  # of two with one name the last, as in Python
 
 
@@ -30,7 +49,7 @@ class TaskRequest(BaseModel, extra="forbid", strict=True):
     type: Name = Field(description="name of a handler")
     data: Any = Field(description="any JSON, at most 32 levels deep, kept byte for byte")
     priority: Priority = "normal"
-    depends_on: list[Name] = Field([], max_length=100, description="ids of tasks to be completed before")
+    depends_on: Parents = Field([], description="ids of tasks to be completed before, each once")
     delay: float = Field(0.0, ge=0, le=30 * 86400, description="seconds before it may start")
     max_retries: int | None = Field(None, ge=0, le=100, description="instead of its type's")
     timeout: float | None = Field(None, gt=0, le=86400, description="seconds, instead of its type's")
@@ -71,6 +90,24 @@ class StatsQuery(BaseModel, extra="forbid"):
     window: float = Field(60, ge=1, le=3600, description="seconds")
 
 
+class Submitted(msgspec.Struct, kw_only=True):
+    """What became of a task; `warning` is left out where there is nothing to warn of."""
+
+    success: bool
+    task_id: str
+    message: str
+    warning: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class SubmittedMany(msgspec.Struct, kw_only=True):
+    """What became of a batch; `warning` is left out where there is nothing to warn of."""
+
+    success: bool
+    task_ids: list[str]
+    count: int
+    warning: str | msgspec.UnsetType = msgspec.UNSET
+
+
 def _shape(name: str, **fields: Any) -> Any:
     return msgspec.defstruct(name, fields.items())
 
@@ -80,7 +117,10 @@ Done = _shape("Done", success=bool, task_id=str, message=str)
 DoneToMany = _shape("DoneToMany", success=bool, task_ids=list[str], count=int)
 Tasks = _shape("Tasks", tasks=list[Stored], count=int)
 Workers = _shape("Workers", workers=list[WorkerInfo], count=int)
-FIGURES = ("workers", "pending_tasks", "completed_tasks", "processing", "delayed", "waiting", "dead_letter")
+FIGURES = (
+    "workers", "pending_tasks", "parked", "completed_tasks", "processing", "delayed", "waiting",
+    "dead_letter", "unreadable",
+)  # fmt: skip
 STATUS = {
     "status": Literal["healthy", "degraded"],
     "reasons": list[str],
@@ -127,5 +167,5 @@ def check(model: type[M], values: dict[str, Any], status: int) -> M:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         where, given = ".".join(map(str, first["loc"])), msgspec.json.encode(first["input"]).decode()
-        given = "" if first["type"] in ("missing", "extra_forbidden") else f", not {given:.100}"
+        given = "" if first["type"] in OWN_WORDS else f", not {given:.100}"
         abort(status, f"{where:.100}: {first['msg']}{given}.")

@@ -4,19 +4,19 @@ import hashlib
 import re
 import secrets
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import redis
 from flask import Response, abort, g, request
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from dtq.gateway import errors, models
 from dtq.gateway.models import answer
-from dtq.observe import metrics, tracing
+from dtq.observe import metrics, tracing, unknown_types
 from dtq.queue.broker import Broker
 from dtq.queue.task import NewTask, Status, Stored
-from dtq.transient import TRANSIENT
 
 KEYS = uuid.UUID("5f0f5bb4-4f5c-4a0e-9d0c-8a3c1f8f2d11")  # namespace of ids made from Idempotency-Keys
 NO_WORKER = "No worker is there: tasks wait until one is started with `dtq worker`."
@@ -39,13 +39,15 @@ class Gateway:
         body, task = models.read_body(models.TaskRequest, around=1)
         (task_id,), status = self._submit([task], body)
         message = "Task submitted successfully" if status == 201 else "Task was submitted before"
-        return answer({"success": True, "task_id": task_id, "message": message}, status)
+        said = {"success": True, "task_id": task_id, "message": message}
+        return answer(said | self._warning([task.type]), status)
 
     def submit_batch(self) -> Response:
         """Submit up to 1,000 tasks, all or none; 200 where they all were submitted before"""
         body, batch = models.read_body(models.BatchRequest, around=3)
         task_ids, status = self._submit(batch.tasks, body)
-        return answer({"success": True, "task_ids": task_ids, "count": len(task_ids)}, status)
+        said = {"success": True, "task_ids": task_ids, "count": len(task_ids)}
+        return answer(said | self._warning(one.type for one in batch.tasks), status)
 
     def _submit(self, requests: Sequence[models.TaskRequest], body: bytes) -> tuple[list[str], int]:
         """Stores what the body asks for; returns the ids of the tasks and the HTTP status."""
@@ -62,8 +64,16 @@ class Gateway:
             new = self.broker.submit(tasks) or key is None
             return [task.id for task in tasks], 201 if new else 200
 
+    def _warning(self, types: Iterable[str]) -> dict[str, str]:
+        """What to add to the answer if no live worker knows these types."""
+        try:
+            sentence = unknown_types.warning(self.broker, types)
+        except redis.RedisError:  # the tasks are stored all the same
+            return {}
+        return {"warning": sentence} if sentence else {}
+
     def list_tasks(self) -> Response:
-        """List tasks, newest first"""
+        """List tasks, newest first; of many scheduled or retrying ones, some of those due last"""
         asked = models.check(models.TasksQuery, request.args.to_dict(), 400)
         if asked.ids is None:
             return _answer_tasks(self.broker.tasks(asked.status, asked.type, asked.limit))
@@ -96,8 +106,9 @@ class Gateway:
             self.broker.once.ping()  # fails at once, where other commands try again for a while
             counts, workers = self.broker.counts(), self.broker.workers()
             persistent = self.broker.persistent()
-        except TRANSIENT:
-            about |= {"status": "unhealthy", "reasons": [errors.AWAY], "error": errors.AWAY}
+        except redis.RedisError as error:
+            sentence = errors.refusal(error)
+            about |= {"status": "unhealthy", "reasons": [sentence], "error": sentence}
             return answer(about, 503, errors.RETRY)
         reasons = [] if workers else [NO_WORKER]
         reasons += [] if persistent else [NOT_PERSISTENT]

@@ -3,7 +3,7 @@ gateways report the same.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,11 +11,13 @@ import msgspec
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Sample, SummaryMetricFamily
 
+from dtq.observe import unknown_types
 from dtq.observe.stats import PERCENTILES, Group, Memory, Spread, Stats, Totals, rank, spread
 from dtq.queue.broker import Broker
 from dtq.queue.task import Stored
 
 NEWEST = 1000  # documents that one request reads, at most, of completed tasks and of dead ones
+SLICE = 100  # documents that one script reads, at most
 COUNTERS = {
     "submitted": "Tasks accepted.", "cancelled": "Tasks cancelled before they started.",
     "retried": "Failed attempts that another follows.", "dead_lettered": "Tasks that failed for good.",
@@ -67,8 +69,8 @@ def stats(broker: Broker, window: float = 60.0) -> Stats:
         pipe.zcount(k.completed_at, f"({since}", until).lrange(k.dead_letter, 0, NEWEST - 1)
         pipe.zrevrangebyscore(k.completed_at, until, f"({since}", 0, NEWEST)
         completed, dead, newest = pipe.execute()
-    done = broker.headers(newest)
-    died = [task for task in broker.headers(dead) if task.history[-1].ended_at.timestamp() > since]
+    done, dead_tasks = _headers(broker, newest), _headers(broker, dead)
+    died = [task for task in dead_tasks if task.history and task.history[-1].ended_at.timestamp() > since]
     return Stats(
         **msgspec.structs.asdict(now),
         window_s=window,
@@ -77,7 +79,8 @@ def stats(broker: Broker, window: float = 60.0) -> Stats:
         bounded=completed > NEWEST,
         wait_s=spread(map(_wait, done)),
         by_type=_groups("type", lambda task: task.type, done, died),
-        by_worker=_groups("worker", lambda task: task.worker_id or task.history[-1].worker, done, died),
+        by_worker=_groups("worker", _worker, done, died),
+        unknown_types=unknown_types.waiting(broker),
     )
 
 
@@ -92,7 +95,7 @@ class Exporter:
         now = totals(self.broker)
         n = now.counts["completed"]
         tasks = GaugeMetricFamily("dtq_tasks", "Tasks that are not finished, by place.", labels=["place"])
-        for place in ("pending", "processing", "delayed", "waiting", "dead_letter"):
+        for place in ("pending", "processing", "delayed", "waiting", "dead_letter", "unreadable"):
             tasks.add_metric([place], now.counts[place])
         text = "Seconds in the handlers of completed tasks; quantiles of those whose results are kept."
         run = SummaryMetricFamily("dtq_task_run_seconds", text, n, now.run_seconds_total)
@@ -101,6 +104,8 @@ class Exporter:
             run.samples.append(Sample(run.name, {"quantile": f"{percent / 100}"}, seconds))
         text = "Seconds since the submission of the task that is claimed next; 0 without one."
         yield from (tasks, run, GaugeMetricFamily("dtq_oldest_pending_seconds", text, now.oldest_pending_s))
+        text = "Pending tasks of types that a worker did not know."
+        yield GaugeMetricFamily("dtq_parked_tasks", text, now.counts["parked"])
         yield GaugeMetricFamily("dtq_workers", "Live workers.", now.workers)
         text, limit = "Bytes that the Redis server uses.", now.memory.limit_bytes or 0
         yield GaugeMetricFamily("dtq_redis_memory_bytes", text, now.memory.used_bytes)
@@ -134,6 +139,17 @@ def _groups(
         )
         for value, (ok, dead) in sorted(groups.items())
     ]
+
+
+def _headers(broker: Broker, ids: Sequence[bytes]) -> list[Stored]:
+    """The tasks without their payloads, in slices: each takes Redis a moment, and others have their turn."""
+    slices = (ids[start : start + SLICE] for start in range(0, len(ids), SLICE))
+    return [task for part in slices for task in broker.headers(part)]
+
+
+def _worker(task: Stored) -> str:
+    """Who had it last; "" if its document does not say."""
+    return task.worker_id or (task.history[-1].worker if task.history else "")
 
 
 def _wait(task: Stored) -> float:

@@ -65,7 +65,8 @@ class Totals(msgspec.Struct, kw_only=True):
 
 class Stats(Totals, kw_only=True):
     """What `GET /stats` answers. `completed` and `throughput_per_s` are exact. `wait_s`, `by_type` and
-    `by_worker` cover the window's newest 1,000 tasks; `bounded` says whether there were more.
+    `by_worker` cover the window's newest 1,000 tasks; `bounded` says whether there were more. Tasks of
+    `unknown_types` wait until a worker comes that knows them.
     """
 
     window_s: float
@@ -75,6 +76,7 @@ class Stats(Totals, kw_only=True):
     wait_s: Spread
     by_type: list[Group]
     by_worker: list[Group]
+    unknown_types: list[str]  # of 20 types at most
 
 
 def spread(seconds: Iterable[float]) -> Spread:

@@ -158,7 +158,9 @@ class Broker:
         return self._readable(zip(task_ids, documents, strict=True))
 
     def tasks(self, status: Status | None = None, type: str | None = None, limit: int = 50) -> list[Stored]:
-        """Tasks, newest first. Filters apply before `limit`, to the newest 1,000 tasks of each structure."""
+        """Tasks, newest first. Filters apply before `limit`, to the newest 1,000 tasks of each structure. Of
+        many scheduled or retrying tasks, only some of those that are due last are looked at.
+        """
         found: list[Stored] = []
         for name in self._places(status):
             found += self._newest(name, status, type, limit)
@@ -194,6 +196,15 @@ class Broker:
         ids = sorted(worker.decode() for worker in self.redis.smembers(self.keys.workers))
         documents = self.redis.mget([self.keys.worker + worker for worker in ids]) if ids else []
         return [worker_info.parse(document) for document in documents if document]
+
+    def unknown_types(self, types: Iterable[str]) -> list[str]:
+        """Those of these types that no live worker knows, in order; none while no worker lives."""
+        asked = sorted(set(types))
+        with self.redis.pipeline(transaction=False) as pipe:
+            for type in asked:
+                pipe.zscore(self.keys.types, type)
+            *known, alive = pipe.exists(self.keys.types).execute()
+        return [type for type, until in zip(asked, known, strict=True) if alive and until is None]
 
     def persistent(self) -> bool:
         """Whether the server writes what it acknowledges to disk (AOF or snapshots)."""

@@ -198,16 +198,17 @@ def test_a_dead_task_is_retried_and_completed(page: Page, cluster: LocalCluster)
     visit.check()
 
 
-def test_what_a_stranger_wrote_is_shown_as_text(page: Page, cluster: LocalCluster) -> None:
-    visit = Visit(page, cluster.url)
-    task_id = cluster.client.submit(HACK, {HACK: [HACK]})  # the error names the type
+def test_what_a_stranger_wrote_is_shown_as_text(page: Page, site: Site, broker: Broker) -> None:
+    error = f"unknown type {HACK!r}"
+    task_id = bury(broker, HACK, {HACK: [HACK]}, error)
+    visit = Visit(page, site.url)
     row = visit.row("dead", task_id)
     expect(row.locator("[data-field=type]")).to_have_text(HACK)
-    expect(row.locator("[data-field=error]")).to_contain_text(f"unknown type {HACK!r}")
+    expect(row.locator("[data-field=error]")).to_contain_text(error)
     expect(visit.row("tasks", task_id)).to_contain_text(HACK)
     row.get_by_role("button", name=task_id[:8], exact=True).click()
     expect(page.locator("#detail [data-field=data]")).to_contain_text(HACK.replace('"', '\\"'))
-    expect(page.locator("#attempts")).to_contain_text(f"unknown type {HACK!r}")
+    expect(page.locator("#attempts")).to_contain_text(error)
     assert page.locator("img").count() == 0
     assert page.locator("body").get_attribute("id") is None
     visit.check()
@@ -222,6 +223,27 @@ def test_what_a_worker_calls_itself_is_text_too(page: Page, site: Site, broker: 
     broker.deregister(name)
     expect(page.locator("#events")).to_contain_text(f"{name} is gone.")
     expect(page.locator("#depth .annotation-text")).to_have_text(name[:24])  # in the chart
+    visit.check()
+
+
+def test_what_is_amiss_is_said_until_it_is_mended(page: Page, site: Site, broker: Broker) -> None:
+    broker.heartbeat(WorkerInfo(id="worker-1", status="idle", types=["noop"]))
+    visit = Visit(page, site.url)
+    amiss = page.locator("[data-field=amiss]")
+    expect(page.locator("#figures [data-field=pending]")).to_have_text("0")
+    expect(amiss).to_be_hidden()
+    broker.submit([new_task(HACK), new_task("resize"), new_task("noop", id="bad")])
+    broker.redis.set(broker.keys.task + "bad", "somebody wrote this by hand")
+    assert broker.report_and_claim("worker-1", [], 1, ["noop"])[1] == []
+    expect(amiss).to_have_text(
+        f"No live worker knows {HACK}, resize: such tasks wait. 1 task has a document that nobody can read: "
+        "dtq doctor says which, and what to do."
+    )
+    expect(page.locator("#figures [data-field=pending]")).to_have_text("2")
+    assert page.locator("img").count() == 0
+    broker.heartbeat(WorkerInfo(id="worker-2", status="idle", types=[HACK, "resize"]))
+    broker.redis.delete(broker.keys.unreadable)
+    expect(amiss).to_be_hidden()
     visit.check()
 
 

@@ -24,7 +24,8 @@ from tests.helpers import wait_until
 from tests.steps import bury, bury_next, claim_one, end_leases, make_due, now, run, submit
 
 NAMES = ["redis", "version", "role", "persistence", "eviction", "memory", "clock"]
-NAMES += ["settings", "workers", "leases", "pending", "places", "waiting", "dead letter", "gateway"]
+NAMES += ["settings", "workers", "leases", "pending", "types", "places", "waiting", "dead letter"]
+NAMES += ["unreadable", "gateway"]
 Look = Callable[..., Finding]
 
 
@@ -421,6 +422,44 @@ def test_the_dead_letter_waits_for_somebody(broker: Broker, say: Look) -> None:
     assert say(queue.dead_letter, dead_letter_max=100).seen == "1 task failed for good."
 
 
+def test_tasks_of_types_that_no_live_worker_knows(broker: Broker, say: Look) -> None:
+    broker.heartbeat(WorkerInfo(id="worker-1", status="idle", types=["noop"]))
+    submit(broker, "resize")
+    assert say(queue.types).state == "ok", "no worker has met it"
+    assert broker.report_and_claim("worker-1", [], 1, ["noop"])[1] == []
+    found = say(queue.types)
+    assert (found.state, found.seen) == (
+        "warn",
+        "No live worker knows resize, so tasks of such types wait.",
+    )
+    assert "dtq worker --tasks" in found.advice
+    assert say(queue.places).state == "ok", "a parked task is where it should be"
+    broker.heartbeat(WorkerInfo(id="worker-2", status="idle", types=["resize"]))
+    assert say(queue.types).state == "ok"
+
+
+def test_documents_that_nobody_can_read(broker: Broker, say: Look) -> None:
+    assert say(queue.unreadable).state == "ok"
+    for n in range(5):
+        broker.redis.set(broker.keys.task + submit(broker, id=f"bad-{n}"), "somebody wrote this by hand")
+    assert broker.tasks() == []
+    found = say(queue.unreadable)
+    assert (found.name, found.state) == ("unreadable", "warn")
+    assert found.seen == "5 documents that nobody can read: bad-0, bad-1, bad-2 and 2 more."
+    for command in ("GET {}bad-0", "DEL {}bad-0"):
+        assert command.format(broker.keys.task) in found.advice
+    assert f"LREM {broker.keys.unreadable} 0 bad-0" in found.advice
+
+
+def test_ids_that_are_no_text_are_astray(broker: Broker, say: Look) -> None:
+    for place in (broker.keys.pending, broker.keys.waiting):
+        command = "LPUSH" if place == broker.keys.pending else "ZADD"
+        broker.redis.execute_command(command, place, *([] if command == "LPUSH" else [1]), b"\xff\xfe")
+    found = {check.__name__: say(check) for check in (queue.pending, queue.places, queue.waiting)}
+    assert "\ufffd\ufffd in " in found["places"].seen
+    assert found["places"].state == "fail"
+
+
 # ---------------------------------------------------------------- the command
 
 
@@ -436,7 +475,7 @@ def test_a_system_that_is_well(tmp_path: Path) -> None:
         shown = said(tmp_path, "doctor").splitlines()
         assert [line[9:21].strip() for line in shown[:-1]] == NAMES
         assert {line[:9].strip() for line in shown[:-1]} == {"ok"}
-        assert shown[-1] == "15 ok"
+        assert shown[-1] == "17 ok"
         assert "2 workers, none of them busy." in shown[NAMES.index("workers")]
         assert "is healthy, and asks nobody for an API key." in shown[-2]
         assert states(tmp_path) == (0, dict.fromkeys(NAMES, "ok"))
@@ -467,7 +506,7 @@ def test_a_misconfigured_server(own: Any, tmp_path: Path) -> None:
     assert found == dict.fromkeys(NAMES, "ok") | bad
     done = run_dtq(tmp_path, "doctor", **variables)
     assert (done.returncode, done.stderr) == (1, "")
-    assert done.stdout.splitlines()[-1] == "10 ok, 4 fail, 1 unknown"
+    assert done.stdout.splitlines()[-1] == "12 ok, 4 fail, 1 unknown"
     assert done.stdout.count("\n                      → ") == 5, "each of them says what to do"
 
 

@@ -43,6 +43,18 @@ def test_tasks_are_listed_newest_first(http: FlaskClient, broker: Broker) -> Non
     assert ids(http, "/tasks?status=completed") == []
 
 
+def test_of_many_scheduled_tasks_some_of_those_due_last_are_listed(http: FlaskClient, broker: Broker) -> None:
+    tasks = [new_task(id=f"task-{n:03}", delay=1000.0 - n) for n in range(300)]
+    for task in tasks:
+        broker.submit([task])
+    listed = http.get("/tasks?status=scheduled&limit=50").get_json()["tasks"]
+    submitted = [task["created_at"] for task in listed]
+    assert submitted == sorted(submitted, reverse=True), "the newest first"
+    assert len(listed) == 50
+    assert {task["id"] for task in listed} < {task.id for task in tasks[:100]}, "though others are newer"
+    assert "due last" in http.get("/openapi.json").get_json()["paths"]["/tasks"]["get"]["summary"]
+
+
 def test_tasks_are_found_by_their_ids(http: FlaskClient, broker: Broker) -> None:
     broker.submit([new_task(id=name) for name in "abc"])
     assert ids(http, "/tasks?ids=c,nobody,a") == ["c", "a"]
@@ -107,9 +119,10 @@ def test_a_wrong_method_is_told_the_right_ones(http: FlaskClient) -> None:
 def test_a_mistake_of_the_gateway_is_logged_and_not_shown(
     http: FlaskClient, broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broker.redis.set(broker.keys.task + "a\nb", "somebody wrote this by hand")
+    key = "dtq_deadbeef_" + 48 * "0"
+    broker.redis.execute_command("HSET", broker.keys.access_keys, "deadbeef", "somebody wrote this by hand")
     with caplog.at_level(logging.ERROR):
-        answer = http.get("/tasks/a%0Ab")
+        answer = http.get("/tasks/a%0Ab", headers={"Authorization": f"Bearer {key}"})
     assert (answer.status_code, list(answer.get_json())) == (500, ["error"])
     assert "malformed" not in answer.text
     assert caplog.messages == [r"GET '/tasks/a\nb' failed"]
@@ -168,6 +181,7 @@ def test_health_counts(http: FlaskClient, broker: Broker) -> None:
     answer = http.get("/health")
     assert answer.status_code == 200
     health = answer.get_json()
+    assert health.pop("parked") == health.pop("unreadable") == 0
     assert datetime.fromisoformat(health.pop("timestamp")).tzinfo == UTC
     name = health.pop("gateway")
     assert name.startswith("gateway-")
@@ -276,7 +290,8 @@ def test_dead_tasks_are_discarded(http: FlaskClient, broker: Broker) -> None:
 def bury_many(broker: Broker, n: int) -> list[str]:
     """As many dead tasks, the oldest first."""
     broker.submit([new_task() for _ in range(n)])
-    tasks = claim(broker, n=n)
+    tasks = [task for _ in range(0, n, WORK // 5) for task in claim(broker, n=WORK // 5)]
+    assert len(tasks) == n
     broker.report_and_claim(WORKER, [failed(task, retries=0) for task in tasks], 0)
     return [task.id for task in tasks]
 

@@ -59,11 +59,15 @@ def test_the_contract_knows_which_bodies_fit(contract: dict[str, Any]) -> None:
     assert not fits({"type": "noop"})
     assert not fits({"type": "noop", "data": 1, "colour": "red"})
     assert not fits({"type": "noop", "data": 1, "max_retries": 101})
+    many = [f"task-{n}" for n in range(1001)]
+    assert fits({"type": "noop", "data": 1, "depends_on": many[1:]})
+    assert not fits({"type": "noop", "data": 1, "depends_on": many})
+    assert not fits({"type": "noop", "data": 1, "depends_on": ["a", "b", "a"]})
 
 
 def asked(broker: Broker) -> list[tuple[str, str, int, dict[str, Any]]]:
     """Every call, in an order in which it has something to say: method, address, status, options."""
-    broker.heartbeat(WorkerInfo(id="worker-1", status="idle"))
+    broker.heartbeat(WorkerInfo(id="worker-1", status="idle", types=["noop", "fail"]))
     for name in ("dead", "dead-2", "dead-3"):
         broker.submit([new_task("fail", id=name)])
         broker.report_and_claim("worker-1", [], 1)
@@ -72,6 +76,7 @@ def asked(broker: Broker) -> list[tuple[str, str, int, dict[str, Any]]]:
     broker.report_and_claim("worker-1", [], 2)
     broker.report_and_claim("worker-1", [Completed(held("done", 1), 0.1, 0.0, b"[1]")], 0)
     task = {"type": "noop", "data": {"a": [1]}}
+    unknown = {"type": "resize", "data": 1}
     keyed = {"json": task, "headers": {"Idempotency-Key": "k"}}
     return [
         ("POST", "/tasks", 201, keyed), ("POST", "/tasks", 200, keyed),
@@ -80,6 +85,8 @@ def asked(broker: Broker) -> list[tuple[str, str, int, dict[str, Any]]]:
         ("POST", "/tasks", 413, {"data": "x" * 2**21, "content_type": "application/json"}),
         ("POST", "/tasks", 403, {"json": task, "headers": {"Sec-Fetch-Site": "cross-site"}}),
         ("POST", "/tasks/batch", 201, {"json": {"tasks": [task]}}),
+        ("POST", "/tasks", 201, {"json": unknown}),
+        ("POST", "/tasks/batch", 201, {"json": {"tasks": [unknown]}}),
         ("POST", "/tasks/batch", 422, {"json": task}), ("GET", "/tasks", 200, {}),
         ("GET", "/tasks?limit=0", 400, {}), ("GET", "/tasks?ids=done,dead", 200, {}),
         ("GET", "/tasks/done", 200, {}), ("GET", "/tasks/dead", 200, {}), ("GET", "/tasks/nobody", 404, {}),

@@ -16,9 +16,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from dtq.errors import ApiError
 from dtq.gateway import create_app
 from dtq.lab import LocalCluster
+from dtq.observe import metrics, unknown_types
 from dtq.observe.stats import Spread
 from dtq.queue.broker import Broker
 from dtq.queue.task import Task
+from dtq.queue.worker_info import WorkerInfo
 from dtq.redis_server import RedisServer
 from tests.helpers import PATIENCE, new_task
 
@@ -166,10 +168,50 @@ def test_stats_name_every_figure(http: FlaskClient, broker: Broker) -> None:
     assert told.keys() == {
         "at", "window_s", "completed", "throughput_per_s", "bounded", "run_s", "run_seconds_total", "wait_s",
         "by_type", "by_worker", "counts", "counters", "workers", "oldest_pending_s", "memory",
+        "unknown_types",
     }  # fmt: skip
     assert told["at"].endswith("Z")
     assert told["counts"]["pending"] == told["counters"]["submitted"] == 1
     assert told["oldest_pending_s"] > 0
+
+
+def test_stats_name_types_that_wait_for_a_worker_that_knows_them(http: FlaskClient, broker: Broker) -> None:
+    """Of each type one task is looked at, so that many of one type do not hide the others."""
+    broker.heartbeat(WorkerInfo(id="worker-1", status="idle", types=["noop"]))
+    types = ["noop", *["many"] * 300, "few", "crop"]
+    broker.submit([new_task(name, priority="high" if name == "few" else "normal") for name in types])
+    assert http.get("/stats").get_json()["unknown_types"] == [], "no worker has met them"
+    _, [noop] = broker.report_and_claim("worker-1", [], 1, ["noop"])
+    assert broker.report_and_claim("worker-1", [], 1, ["noop"])[1] == []
+    told = http.get("/stats").get_json()
+    assert told["unknown_types"] == ["crop", "few", "many"]
+    assert (told["counts"]["pending"], told["counts"]["parked"], noop.type) == (302, 302, "noop")
+    assert scrape(http)["dtq_parked_tasks", ""] == 302
+    broker.heartbeat(WorkerInfo(id="worker-2", status="idle", types=["many"]))
+    assert http.get("/stats").get_json()["unknown_types"] == ["crop", "few"]
+
+
+def test_the_types_that_are_looked_at_are_bounded(http: FlaskClient, broker: Broker) -> None:
+    broker.heartbeat(WorkerInfo(id="worker-1", status="idle", types=["noop"]))
+    broker.submit([new_task(f"type-{n}") for n in range(50)])
+    assert broker.report_and_claim("worker-1", [], 1, ["noop"])[1] == []
+    assert len(http.get("/stats").get_json()["unknown_types"]) == unknown_types.TYPES
+
+
+def test_a_script_of_the_figures_reads_few_documents(own_http: FlaskClient, own_redis: RedisServer) -> None:
+    """Others wait while a script runs: a dashboard asks for the figures every two seconds."""
+    with closing(redis.Redis.from_url(own_redis.url)) as server:
+        for n in range(1000):
+            server.set(
+                f"task:{n}", f'{{"id":"{n}","type":"noop","worker_id":"w","status":"completed","data":1}}'
+            )
+        server.zadd("metrics:completed_at", {n: server.time()[0] for n in range(1000)})
+        server.config_resetstat()
+        told = own_http.get("/stats").get_json()
+        used = server.info("commandstats")
+    assert [group["completed"] for group in told["by_type"]] == [1000]
+    assert used["cmdstat_getrange"]["calls"] == 1000
+    assert used["cmdstat_eval"]["calls"] >= 1000 / metrics.SLICE
 
 
 @pytest.mark.parametrize("window", ["1", "1.5", "3600"])
@@ -208,6 +250,7 @@ def test_metrics_are_in_prometheus_form(http: FlaskClient, broker: Broker) -> No
     assert all("econds" in family.documentation for family in families if "seconds" in family.name)
     assert {family.name: family.type for family in families if family.type != "counter"} == {
         "dtq_tasks": "gauge",
+        "dtq_parked_tasks": "gauge",
         "dtq_workers": "gauge",
         "dtq_oldest_pending_seconds": "gauge",
         "dtq_redis_memory_bytes": "gauge",

@@ -11,9 +11,11 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from dtq.queue.bounds import PARENTS
 from dtq.queue.broker import Broker
 from dtq.queue.reports import Completed
 from dtq.queue.task import Status
+from dtq.queue.worker_info import WorkerInfo
 from tests.helpers import held, new_task
 
 JSON = "application/json"
@@ -168,6 +170,11 @@ UNFIT = [
     *((task_with(name, "1"), name) for name in ("colour", "id", "fingerprint", "status", "traceparent")),
     *((task_with("priority", value), f"not {value}.") for value in ('"urgent"', "1", "null")),
     *((task_with("depends_on", value), "depends_on") for value in ('"a"', "null", "5", str([1] * 101))),
+    (task_with("depends_on", json.dumps([f"task-{n}" for n in range(PARENTS + 1)])), "at most 1000 items"),
+    *(
+        (task_with("depends_on", json.dumps(["y", *["x"] * n])), f"named once, and x is named {n} times.")
+        for n in (2, 999)
+    ),
     *((task_with("depends_on", value), "depends_on.0") for value in ("[5]", '[""]', f'["{"x" * 101}"]')),
     (task_with("depends_on", '["nobody"]'), "nobody"),
     *((task_with("delay", value), "delay") for value in ("-1", "2592001", '"1"', "true", "null")),
@@ -245,6 +252,63 @@ def test_pages_of_other_sites_change_nothing(http: FlaskClient, broker: Broker) 
     assert http.delete("/dead-letter", headers=headers).status_code == 403
     assert http.get("/tasks", headers=headers).status_code == 200
     assert http.post("/dead-letter/retry", headers={"Sec-Fetch-Site": "same-origin"}).status_code == 200
+
+
+def test_a_task_may_have_a_thousand_parents(http: FlaskClient, broker: Broker) -> None:
+    parents = [f"task-{n}" for n in range(PARENTS)]
+    broker.submit([new_task(id=name) for name in parents])
+    answer = post(http, task_with("depends_on", json.dumps(parents)))
+    assert answer.status_code == 201, answer.text
+    task = broker.get(answer.get_json()["task_id"])
+    assert task
+    assert (task.depends_on, task.status) == (parents, Status.WAITING)
+
+
+# -------------------------------------------------------------------- types that no worker knows
+
+
+def beat(broker: Broker, *types: str, name: str = "worker-1") -> None:
+    broker.heartbeat(WorkerInfo(id=name, status="idle", types=list(types)))
+
+
+def submit_types(http: FlaskClient, *types: str) -> list[Any]:
+    """The answers' warnings, of a task of the first type and of a batch of all."""
+    batch = {"tasks": [{"type": name, "data": 1} for name in types]}
+    answers = http.post("/tasks", json=batch["tasks"][0]), http.post("/tasks/batch", json=batch)
+    assert [answer.status_code for answer in answers] == [201, 201]
+    return [answer.get_json().get("warning") for answer in answers]
+
+
+def test_a_type_that_no_live_worker_knows_is_accepted_with_a_warning(
+    http: FlaskClient, broker: Broker
+) -> None:
+    beat(broker, "noop", "resize")
+    beat(broker, "process", name="worker-2")
+    one, many = submit_types(http, "resise", "noop", "nope", "resise")
+    known = "known are noop, process, resize."
+    assert one == f"No live worker knows resise, so these tasks wait for one that does; {known}"
+    assert many == f"No live worker knows nope, resise, so these tasks wait for one that does; {known}"
+    assert broker.counts()["pending"] == 5
+    assert submit_types(http, "noop", "process") == [None, None]
+
+
+def test_a_warning_names_some_types_of_many(http: FlaskClient, broker: Broker) -> None:
+    beat(broker, *(f"type-{n:02}" for n in range(30)))
+    _, many = submit_types(http, *(f"unknown-{n:03}" for n in range(1000)))
+    assert "unknown-009 and others, so" in many
+    assert many.endswith(" and others.")
+    assert len(many) < 400
+
+
+def test_without_workers_there_is_no_warning(http: FlaskClient, broker: Broker) -> None:
+    assert submit_types(http, "resize") == [None, None]
+    assert broker.counts()["pending"] == 2
+
+
+def test_a_warning_that_cannot_be_made_costs_no_task(http: FlaskClient, broker: Broker) -> None:
+    broker.redis.set(broker.keys.types, "of another type", ex=600)
+    assert submit_types(http, "resize") == [None, None]
+    assert broker.counts()["pending"] == 2
 
 
 # -------------------------------------------------------------------- idempotency

@@ -223,10 +223,20 @@ function showFigures(stats) {
   const both = (times) => `${seconds(times.p50)} · ${seconds(times.p95)}`;
   const throughput = Number((stats.throughput_per_s ?? 0).toPrecision(3));
   const times = { throughput: count(throughput), run: both(run), wait: both(wait) };
-  fill($("figures"), { ...numbers, ...times, memory: bytes(stats.memory) });
+  fill($("figures"), { ...numbers, ...times, memory: bytes(stats.memory), amiss: amiss(stats) });
   showTypes(stats.by_type.map(({ type }) => type));
   const runMean = meanOf(stats.by_type);
   addSample({ at: new Date(), ...counts, throughput, wait, runMean, submitted: counters.submitted });
+}
+
+/** What somebody has to mend, so that tasks can go on. */
+function amiss({ counts: { unreadable }, unknown_types: types }) {
+  const unknown = types.length ? `No live worker knows ${types.join(", ")}: such tasks wait.` : "";
+  const broken = unreadable
+    ? `${some(unreadable, "task")} ${unreadable === 1 ? "has a document" : "have documents"} that nobody can read: ` +
+      "dtq doctor says which, and what to do."
+    : "";
+  return [unknown, broken].filter(Boolean).join(" ");
 }
 
 /** Offers the types of late for the filter; a list that is open must not flicker. */
