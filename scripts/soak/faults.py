@@ -79,6 +79,8 @@ class Faults:
         until(lambda: supervisor.exit_code("redis") is not None, "Redis is dead")
         self._enough.wait(fault.seconds)
         self._system.server.start()
+        info = self._system.redis.info
+        until(lambda: not info("persistence")["loading"], "Redis has read its data")
 
     def _pause_redis(self, fault: Fault) -> None:
         self._system.supervisor.signal("redis", signal.SIGSTOP)

@@ -5,10 +5,11 @@ import socket
 import struct
 import threading
 from asyncio import StreamReader, StreamWriter
-from typing import Self
+from contextlib import suppress
+from typing import Any, Self
 
 CHUNK = 65536  # bytes
-NO_LINGER = struct.pack("ii", 1, 0)  # the connection is reset when it is closed
+NO_LINGER = struct.pack("ii", 1, 0)  # so that a connection is reset when it is closed
 
 
 class Proxy:
@@ -22,7 +23,8 @@ class Proxy:
         self._target, self._to_cut = target, 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
-        self._loop = asyncio.new_event_loop()
+        self._connections: dict[asyncio.Task[Any], StreamWriter] = {}
+        self._loop, self._ended = asyncio.new_event_loop(), asyncio.Event()
         self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._run(),))
 
     def cut(self, replies: int) -> None:
@@ -30,7 +32,6 @@ class Proxy:
         self._to_cut = replies
 
     def __enter__(self) -> Self:
-        self._ended = asyncio.Event()
         self._thread.start()
         return self
 
@@ -40,39 +41,29 @@ class Proxy:
         self._loop.close()
 
     async def _run(self) -> None:
-        async with asyncio.TaskGroup() as connections:
+        server = await asyncio.start_server(self._serve, sock=self._listener)
+        await self._ended.wait()
+        server.close()
+        for writer in self._connections.values():
+            _reset(writer)
+        while self._connections:
+            await asyncio.wait(self._connections)
 
-            async def connect(reader: StreamReader, writer: StreamWriter) -> None:
-                await connections.create_task(self._connect(reader, writer))
-
-            server = await asyncio.start_server(connect, sock=self._listener)
-            await self._ended.wait()
-            server.close()
-            for task in asyncio.all_tasks() - {asyncio.current_task()}:
-                task.cancel()
-
-    async def _connect(self, reader: StreamReader, writer: StreamWriter) -> None:
-        try:
+    async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
+        """Serves one client, until it or the server closes the connection."""
+        task = asyncio.current_task()
+        assert task
+        self._connections[task] = writer
+        with suppress(OSError):  # the server is away, and so is the proxy for its clients
             replies, requests = await asyncio.open_connection("127.0.0.1", self._target)
-        except OSError:  # the server is away, so its clients see that
-            _reset(writer)
-            return
-        ways = [
-            asyncio.create_task(_pass_on(reader, requests)),
-            asyncio.create_task(self._answer(replies, writer)),
-        ]
-        try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for way in ways:
-                way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
-            _reset(writer)
+            await _first_of(_pass_on(reader, requests), self._answer(replies, writer))
             _reset(requests)
+        _reset(writer)
+        del self._connections[task]
 
     async def _answer(self, replies: StreamReader, writer: StreamWriter) -> None:
         while chunk := await replies.read(CHUNK):
-            if self._to_cut:
+            if self._to_cut > 0:
                 self._to_cut -= 1
                 return
             writer.write(chunk)
@@ -83,6 +74,15 @@ async def _pass_on(reader: StreamReader, writer: StreamWriter) -> None:
     while chunk := await reader.read(CHUNK):
         writer.write(chunk)
         await writer.drain()
+
+
+async def _first_of(*ways: Any) -> None:
+    """Goes both ways until one has ended; how it ended does not matter."""
+    tasks = [asyncio.create_task(way) for way in ways]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _reset(writer: StreamWriter) -> None:

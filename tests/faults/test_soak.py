@@ -22,7 +22,7 @@ from scripts.soak.ledger import Ledger
 from scripts.soak.proxy import Proxy
 from scripts.soak.system import SERVER
 from tests import steps
-from tests.helpers import ROOT
+from tests.helpers import ROOT, new_task
 
 
 @pytest.mark.timeout(300)
@@ -87,7 +87,7 @@ def test_the_audit_finds_a_result_that_was_stored_over_another(server: RedisServ
 
 
 def test_an_id_may_have_a_result_in_each_life(server: RedisServer, broker: Broker) -> None:
-    task = steps.new_task()
+    task = new_task()
     for _ in range(2):
         broker.submit([task])
         steps.run(broker, task.id)
