@@ -1,6 +1,7 @@
 """`python -m scripts.soak`, which hits a system with all faults at once: a minute of it, and what it uses."""
 
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,11 +19,12 @@ from dtq.config import Settings
 from dtq.queue.broker import Broker
 from dtq.redis_server import RedisServer
 from scripts.soak import audit, plan
+from scripts.soak.__main__ import WORKERS
 from scripts.soak.ledger import Ledger
 from scripts.soak.proxy import Proxy
 from scripts.soak.system import SERVER
 from tests import steps
-from tests.helpers import ROOT, new_task
+from tests.helpers import PATIENCE, ROOT, alive, family, new_task, wait_until
 
 
 @pytest.mark.timeout(300)
@@ -34,6 +36,22 @@ def test_a_minute_of_faults_loses_nothing_and_stores_nothing_twice() -> None:
     assert figures["faults"] > 15
     assert figures["tasks completed"] > 0
     assert (figures["lost"], figures["stored twice"]) == (0, 0)
+
+
+def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
+    log = tmp_path / "soak.log"
+    command = [sys.executable, "-m", "scripts.soak", "--minutes", "10", "--log", str(log)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as soak:
+        try:
+            wait_until(lambda: log.exists() and "over" in log.read_text(), "there was a fault")
+            everybody = family(soak.pid)
+            soak.send_signal(signal.SIGINT)
+            said = soak.communicate(timeout=PATIENCE)[0].decode()
+        finally:
+            soak.kill()
+    assert (soak.returncode, said.splitlines()[1:]) == (1, ["", "Aborted!"])
+    assert len(everybody) > WORKERS
+    wait_until(lambda: not any(map(alive, everybody)), "all that it started has ended")
 
 
 @pytest.mark.parametrize("lane", plan.LANES)
