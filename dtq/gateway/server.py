@@ -13,8 +13,8 @@ from dtq.errors import ConfigError
 from dtq.gateway import create_app
 from dtq.gateway.access import policy_to_start_with, warn
 from dtq.gateway.listening import Server
+from dtq.gateway.maintaining import keep_maintaining
 from dtq.queue.broker import ANSWER_TIMEOUT, Broker
-from dtq.queue.maintenance import keep_maintaining
 
 log = logging.getLogger("dtq.gateway")
 

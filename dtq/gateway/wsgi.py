@@ -8,9 +8,9 @@ from dtq import config
 from dtq.errors import ConfigError
 from dtq.gateway import create_app
 from dtq.gateway.access import KeyPolicy, warn
+from dtq.gateway.maintaining import keep_maintaining
 from dtq.gateway.server import connect, log
 from dtq.observe import logs, tracing
-from dtq.queue.maintenance import keep_maintaining
 
 
 def load() -> config.Settings:

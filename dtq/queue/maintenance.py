@@ -4,15 +4,10 @@ Every worker and every gateway asks for it twice a second; `maintain.lua` does i
 """
 
 import logging
-import threading
-from collections.abc import Callable
 from typing import NamedTuple
-
-import redis
 
 from dtq.queue import bounds
 from dtq.queue.scripts import Scripts
-from dtq.transient import Outage
 
 INTERVAL = 0.5  # seconds; a recovery may be late by two of them
 log = logging.getLogger("dtq.broker")
@@ -45,20 +40,3 @@ def maintain(scripts: Scripts) -> Maintained:
         if not more:
             break
     return done
-
-
-def keep_maintaining(
-    maintain: Callable[[], object], ended: threading.Event, log: logging.Logger = log
-) -> None:
-    """Maintains a queue twice a second until `ended` is set. Waits while Redis is away."""
-    outage, pause = Outage(log), 0.0
-    while not ended.wait(pause):
-        try:
-            maintain()
-            outage.over()
-            pause = INTERVAL
-        except redis.RedisError as error:
-            pause = outage.failed(error)
-        except Exception:  # a mistake of ours must not end maintenance for good
-            log.exception("maintenance failed, it is tried again")
-            pause = INTERVAL

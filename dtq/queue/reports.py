@@ -70,8 +70,4 @@ class Verdict(NamedTuple):
 def verdict(report: Report, answer: list[bytes]) -> Verdict:
     """Reads a script's answer to a report: a word; for `retry` also its number and the wait in seconds."""
     word, *rest = answer
-    return (
-        Verdict(report, word.decode(), int(rest[0]), float(rest[1]))
-        if rest
-        else Verdict(report, word.decode())
-    )
+    return Verdict(report, word.decode(), *((int(rest[0]), float(rest[1])) if rest else ()))

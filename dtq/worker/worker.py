@@ -51,9 +51,11 @@ class Worker:
     """
 
     def __init__(self, broker: Broker, name: str, types: dict[str, TaskType] | None = None) -> None:
-        self.broker, self.name, self._instance = broker, name, secrets.token_hex(8)
+        self.broker, self.name = broker, name
         self.settings = broker.settings
         self.types = tasks.registry if types is None else types
+        me = {"host": socket.gethostname(), "pid": os.getpid(), "instance": secrets.token_hex(8)}
+        self._info = WorkerInfo(id=name, status="idle", **me)
         self.claimed = Claimed(self.settings.lease)
         self.log = logging.getLogger(name)
         self.interrupts = Interrupts(self.settings.drain_timeout, self.log)
@@ -180,7 +182,7 @@ class Worker:
         try:
             self._exchange()
             given_back = self.broker.release(self.name, self.claimed.give_back())
-            self.broker.deregister(self.name, self._instance)
+            self.broker.deregister(self.name, self._info.instance)
             self.log.info("stopped after %d tasks, %d given back", self.processed, given_back)
         except RedisError as error:
             self.log.warning("stopped without goodbye, others take over when the lease ends (%s)", error)
@@ -221,10 +223,8 @@ class Worker:
         try:
             self._beat()
         except NameTaken as other:
-            gone = other.pid == os.getpid() or not notes.lives(
-                other.pid
-            )  # in a container all have the same pid
-            if other.host != socket.gethostname() or not gone:
+            gone = other.pid == self._info.pid or not notes.lives(other.pid)  # in containers all pids are 1
+            if other.host != self._info.host or not gone:
                 raise
             self._beat(instead_of=other.instance)
         return True
@@ -233,20 +233,10 @@ class Worker:
         """Sends a heartbeat, which extends the leases."""
         current, held, asked_at = self.claimed.current, self.claimed.held(), time.monotonic()
         status = "draining" if self.interrupts.stopping else "busy" if current else "idle"
-        lost = self.broker.heartbeat(
-            WorkerInfo(
-                id=self.name,
-                status=status,
-                current_task=current.id if current else None,
-                tasks_processed=self.processed,
-                host=socket.gethostname(),
-                pid=os.getpid(),
-                instance=self._instance,
-                types=sorted(self.types),
-            ),
-            held,
-            instead_of,
-        )
+        self._info.status, self._info.tasks_processed = status, self.processed
+        self._info.types = sorted(self.types)
+        self._info.current_task = current.id if current else None
+        lost = self.broker.heartbeat(self._info, held, instead_of)
         self.claimed.extended(asked_at, lost)
         if current and current is self.claimed.current and current.id in lost:
             with logs.about(current):
