@@ -54,7 +54,7 @@ class Worker:
         self.broker, self.name = broker, name
         self.settings = broker.settings
         self.types = tasks.registry if types is None else types
-        me = {"host": socket.gethostname(), "pid": os.getpid(), "instance": secrets.token_hex(8)}
+        me: Any = {"host": socket.gethostname(), "pid": os.getpid(), "instance": secrets.token_hex(8)}
         self._info = WorkerInfo(id=name, status="idle", **me)
         self.claimed = Claimed(self.settings.lease)
         self.log = logging.getLogger(name)

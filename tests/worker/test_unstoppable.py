@@ -169,7 +169,8 @@ def test_a_worker_that_was_away_gives_up_a_name_that_another_has_by_now(
     first.signal(signal.SIGCONT)
     wait_until(lambda: "A worker called worker-1 is at work already" in first.log(), in_vain=beat)
     assert first.exit_code() == 0
-    assert shows(broker, id="worker-1", host="elsewhere")
+    beat()
+    assert shows(broker, id="worker-1", host="elsewhere"), "its goodbye was not the other's"
 
 
 def test_ready_is_said_by_a_worker_that_has_reached_redis(
