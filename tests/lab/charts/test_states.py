@@ -9,7 +9,7 @@ from dtq.queue.task import Status
 
 def test_every_state_and_every_script_has_its_place() -> None:
     assert set(states.PLACES) == {states.NEW, *Status}
-    assert set(states.ACTORS) == set(TRANSITIONS) - {"heartbeat"}, "a heartbeat moves nothing"
+    assert set(states.ACTORS) == set(TRANSITIONS) - {"heartbeat", "deregister", "set_aside"}, "no status changes"
 
 
 def test_boxes_and_an_arrow_for_each_actor_with_its_scripts() -> None:
@@ -41,4 +41,6 @@ def test_what_the_scripts_can_do_is_read_from_their_text() -> None:
     can = states.possible()
     assert {status for _, status in can} == set(Status), "each state is reached by some script"
     assert {status for script, status in can if script == "fail"} == {"failed", "retrying"}
-    assert not any(script == "heartbeat" for script, _ in can)
+    assert {status for script, status in can if script == "complete"} == {"completed", "pending", "scheduled"}
+    assert {status for script, status in can if script == "discard"} == {"cancelled"}
+    assert {script for script, _ in can} == set(states.ACTORS), "the other scripts change no status"
