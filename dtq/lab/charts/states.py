@@ -115,8 +115,9 @@ def _arrow(ax: Axes, ends: tuple[Point, Point], actor: str, label: str, bend: fl
     ax.annotate("", (x1, y1), (x0, y0), arrowprops=style)
     side = math.copysign(1, bend or dx)  # above the line, or where it bends to
     x, y = (x0 + x1) / 2 - bend * dy, (y0 + y1) / 2 + bend * dx
-    if abs(dx) < 0.01:
-        ax.text(x + 0.12, y, label, fontsize=9, va="center")
+    if abs(dx) < 0.01:  # beside the line, where it bends to; the words one below the other
+        gap, align = (-0.12, "right") if bend * dy > 0 else (0.12, "left")
+        ax.text(x + gap, y, label.replace(", ", ",\n"), fontsize=9, ha=align, va="center")
         return
     angle = math.degrees(math.atan2(dy, dx))
     gap = 0.2 * side / math.hypot(dx, dy)
