@@ -63,7 +63,7 @@ def test_what_no_notebook_names(text: str) -> None:
 
 def test_every_script_is_named(text: str) -> None:
     assert {f"{name}.lua" for name in TRANSITIONS} < set(SCRIPTS)
-    assert len(TRANSITIONS) == 10, "as week3_1_code_walk says"
+    assert len(TRANSITIONS) == 12, "as week3_1_code_walk says"
     assert [name for name in SCRIPTS if name not in text] == []
 
 

@@ -36,7 +36,16 @@ LOOKS: dict[str, tuple[str, Any]] = {
 }
 ACTORS = dict.fromkeys(("submit", "cancel", "requeue", "discard"), CLIENT)
 ACTORS |= dict.fromkeys(("claim", "complete", "fail", "release"), WORKER) | {"maintain": TIME}
-SETTERS = {"enqueue": Status.PENDING, "bury": Status.FAILED, "cancel_dependents": Status.CANCELLED}
+SETTERS = {  # functions of shared.lua -> what a task can become by them
+    "enqueue": {Status.PENDING},
+    "bury": {Status.FAILED},
+    "cancel_child": {Status.CANCELLED},
+    "settle": {Status.PENDING, Status.SCHEDULED, Status.CANCELLED},
+}
+TOLD = {  # what a child can become when it is told, by `settle_here`, that its parent has become this
+    Status.COMPLETED: {Status.PENDING, Status.SCHEDULED},
+    Status.CANCELLED: {Status.CANCELLED},
+}
 NAMED = re.compile(r"(?:h\.status.* = |postpone\(h, tail, |finish\(.*, )'(\w+)'")
 
 
@@ -106,8 +115,9 @@ def _arrow(ax: Axes, ends: tuple[Point, Point], actor: str, label: str, bend: fl
     ax.annotate("", (x1, y1), (x0, y0), arrowprops=style)
     side = math.copysign(1, bend or dx)  # above the line, or where it bends to
     x, y = (x0 + x1) / 2 - bend * dy, (y0 + y1) / 2 + bend * dx
-    if abs(dx) < 0.01:
-        ax.text(x + 0.12, y, label, fontsize=9, va="center")
+    if abs(dx) < 0.01:  # beside the line, where it bends to; the words one below the other
+        gap, align = (-0.12, "right") if bend * dy > 0 else (0.12, "left")
+        ax.text(x + gap, y, label.replace(", ", ",\n"), fontsize=9, ha=align, va="center")
         return
     angle = math.degrees(math.atan2(dy, dx))
     gap = 0.2 * side / math.hypot(dx, dy)
@@ -117,11 +127,14 @@ def _arrow(ax: Axes, ends: tuple[Point, Point], actor: str, label: str, bend: fl
 
 def possible() -> set[tuple[str, str]]:
     """All (script, status) such that the script's text can give a task this status: it sets it by name, or
-    through a function of `shared.lua` that does.
+    through a function of `shared.lua` that does, or tells the children of tasks that it has ended.
     """
     found = set[tuple[str, str]]()
     for script in TRANSITIONS:
         text = (LUA / f"{script}.lua").read_text(encoding="utf-8")
-        found |= {(script, status) for status in NAMED.findall(text)}
-        found |= {(script, str(status)) for name, status in SETTERS.items() if f"{name}(" in text}
+        statuses = {Status(name) for name in NAMED.findall(text)}
+        statuses |= {status for name in SETTERS if f"{name}(" in text for status in SETTERS[name]}
+        if "settle_here(" in text:
+            statuses |= {status for parent in statuses & TOLD.keys() for status in TOLD[parent]}
+        found |= {(script, str(status)) for status in statuses}
     return found

@@ -9,7 +9,8 @@ from dtq.queue.task import Status
 
 def test_every_state_and_every_script_has_its_place() -> None:
     assert set(states.PLACES) == {states.NEW, *Status}
-    assert set(states.ACTORS) == set(TRANSITIONS) - {"heartbeat"}, "a heartbeat moves nothing"
+    still = {"heartbeat", "deregister", "set_aside"}  # they change no status
+    assert set(states.ACTORS) == set(TRANSITIONS) - still
 
 
 def test_boxes_and_an_arrow_for_each_actor_with_its_scripts() -> None:
@@ -32,6 +33,13 @@ def test_an_arrow_begins_and_ends_at_the_edge_of_a_box() -> None:
     assert right == pytest.approx(states.PLACES["pending"][0] - states.WIDTH / 2)
 
 
+def test_the_words_at_two_arrows_side_by_side_stand_apart() -> None:
+    figure = states.draw({("waiting", "cancelled"): {"cancel", "discard", "maintain"}})
+    figure.draw_without_rendering()
+    texts = {text.get_text(): text.get_window_extent() for text in figure.axes[0].texts}
+    assert not texts["cancel,\ndiscard"].overlaps(texts["maintain"])
+
+
 def test_a_state_without_a_place_is_noticed() -> None:
     with pytest.raises(KeyError):
         states.draw({("pending", "paused"): {"submit"}})
@@ -41,4 +49,6 @@ def test_what_the_scripts_can_do_is_read_from_their_text() -> None:
     can = states.possible()
     assert {status for _, status in can} == set(Status), "each state is reached by some script"
     assert {status for script, status in can if script == "fail"} == {"failed", "retrying"}
-    assert not any(script == "heartbeat" for script, _ in can)
+    assert {status for script, status in can if script == "complete"} == {"completed", "pending", "scheduled"}
+    assert {status for script, status in can if script == "discard"} == {"cancelled"}
+    assert {script for script, _ in can} == set(states.ACTORS), "the other scripts change no status"
