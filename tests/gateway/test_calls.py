@@ -4,7 +4,6 @@ import logging
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 import redis
@@ -16,6 +15,7 @@ from dtq.queue.reports import Completed
 from dtq.queue.task import Status
 from dtq.queue.worker_info import WorkerInfo
 from dtq.redis_server import RedisServer
+from tests.gateway.calls import CALLS
 from tests.helpers import held, new_task
 from tests.steps import WORKER, bury, claim, claim_one, failed
 
@@ -204,18 +204,6 @@ def test_without_persistence_health_is_degraded(own_http: FlaskClient, own_redis
         client.config_set("appendonly", "no")
     reasons = own_http.get("/health").get_json()["reasons"]
     assert any("disk" in reason for reason in reasons)
-
-
-CALLS: list[tuple[str, str, dict[str, Any]]] = [
-    ("POST", "/tasks", {"json": {"type": "noop", "data": 1}}),
-    ("POST", "/tasks/batch", {"json": {"tasks": [{"type": "noop", "data": 1}]}}),
-    *(
-        ("GET", path, {})
-        for path in ("/tasks", "/tasks?ids=a", "/tasks/a", "/workers", "/dead-letter", "/health")
-    ),
-    *(("DELETE", path, {}) for path in ("/tasks/a", "/dead-letter", "/dead-letter/a")),
-    *(("POST", path, {}) for path in ("/dead-letter/retry", "/dead-letter/a/retry")),
-]
 
 
 def test_without_redis_every_call_says_so(own_http: FlaskClient, own_redis: RedisServer) -> None:

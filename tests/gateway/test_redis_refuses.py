@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from dtq.queue.broker import Broker
 from dtq.redis_server import RedisServer
 from tests.commands import Program
-from tests.gateway.test_calls import CALLS
+from tests.gateway.calls import CALLS
 from tests.helpers import PATIENCE, wait_until
 
 FOR_EVER = "while true do end"

@@ -23,6 +23,7 @@ CORE = [
 SCRIPTS = sorted(path.name for path in LUA.iterdir())
 UNNAMED = [
     "Broker.close",
+    "Broker.unknown_types",
     "parse_plain",
 ]
 
