@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from dtq.config import Settings
+from dtq.connection import connect
 from dtq.queue.broker import Broker
 from dtq.redis_server import RedisServer
 from scripts.soak import audit, plan
@@ -126,14 +125,12 @@ def test_the_audit_compares_the_figures(server: RedisServer, broker: Broker) -> 
 
 
 def test_the_proxy_cuts_a_reply_after_redis_has_obeyed(server: RedisServer, broker: Broker) -> None:
-    direct: Any = broker.redis
-    with (
-        Proxy(server.port) as proxy,
-        closing(redis.Redis(port=proxy.port, retry=Retry(NoBackoff(), 0))) as client,
-    ):
+    with Proxy(server.port) as proxy:
+        client: Any = connect(f"redis://127.0.0.1:{proxy.port}/0", broker.settings, retries=0)
         client.incr("number")
         proxy.cut(1)
         with pytest.raises(redis.ConnectionError):
             client.incr("number")
-        assert int(direct.get("number")) == 2
+        assert broker.redis.get("number") == b"2"
         assert client.incr("number") == 3
+        client.close()
