@@ -39,6 +39,8 @@ log = logging.getLogger("soak")
 def main(minutes: float, seed: int | None, file: Path | None, keep: Path | None) -> None:
     """Soak the queue in faults, then audit it."""
     seed = random.randrange(10**6) if seed is None else seed
+    if keep and keep.exists() and any(keep.iterdir()):
+        raise click.UsageError(f"{keep} holds something already: the audit would take it for this run's.")
     click.echo(f"seed {seed}, {minutes:g} minutes")
     log.addHandler(logging.FileHandler(file) if file else logging.NullHandler())
     log.handlers[-1].setFormatter(logging.Formatter("%(asctime)s %(message)s"))

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 import redis
+from click.testing import CliRunner
 
 from dtq.config import Settings
 from dtq.connection import connect
 from dtq.queue.broker import Broker
 from dtq.redis_server import RedisServer
 from scripts.soak import audit, plan
-from scripts.soak.__main__ import WORKERS
+from scripts.soak.__main__ import WORKERS, main
 from scripts.soak.ledger import Ledger
 from scripts.soak.proxy import Proxy
 from scripts.soak.system import SERVER
@@ -51,6 +52,13 @@ def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
     assert (soak.returncode, said.splitlines()[1:]) == (1, ["", "Aborted!"])
     assert len(everybody) > WORKERS
     wait_until(lambda: not any(map(alive, everybody)), "all that it started has ended")
+
+
+def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "redis").mkdir()
+    done = CliRunner().invoke(main, ["--keep", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "holds something already" in done.output
 
 
 @pytest.mark.parametrize("lane", plan.LANES)
