@@ -39,6 +39,8 @@ log = logging.getLogger("soak")
 def main(minutes: float, seed: int | None, file: Path | None, keep: Path | None) -> None:
     """Soak the queue in faults, then audit it."""
     seed = random.randrange(10**6) if seed is None else seed
+    if keep and keep.exists() and any(keep.iterdir()):
+        raise click.UsageError(f"{keep} holds something already: the audit would take it for this run's.")
     click.echo(f"seed {seed}, {minutes:g} minutes")
     log.addHandler(logging.FileHandler(file) if file else logging.NullHandler())
     log.handlers[-1].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -62,9 +64,6 @@ def soak(folder: Path, seconds: float, seed: int) -> tuple[dict[str, int], list[
 
     Returns:
         Figures to print, and what is wrong.
-
-    Raises:
-        DtqError: a fault could not be done or undone.
     """
     ledger, enough, ended = Ledger(), threading.Event(), threading.Event()
     with System(folder, WORKERS) as system:
@@ -72,7 +71,8 @@ def soak(folder: Path, seconds: float, seed: int) -> tuple[dict[str, int], list[
         keeper = threading.Thread(target=system.keep, args=(ended,))
         keeper.start()
         try:
-            hit(faults, [Customer(system.url, ledger) for _ in range(CUSTOMERS)], enough, seconds, seed)
+            customers = [Customer(system.url, ledger) for _ in range(CUSTOMERS)]
+            ledger.complaints += hit(faults, customers, enough, seconds, seed)
             drain(system, ledger)
         finally:
             ended.set()
@@ -83,8 +83,8 @@ def soak(folder: Path, seconds: float, seed: int) -> tuple[dict[str, int], list[
 
 def hit(
     faults: Faults, customers: list[Customer], enough: threading.Event, seconds: float, seed: int
-) -> None:
-    """Lets traffic and faults go on for so long."""
+) -> list[str]:
+    """Lets traffic and faults go on for so long. Returns what they failed in."""
     with ThreadPoolExecutor(len(LANES) + len(customers)) as pool:
         going_on = [pool.submit(faults.run, seed, lane) for lane in LANES]
         for n, customer in enumerate(customers):
@@ -94,8 +94,10 @@ def hit(
             wait(going_on, seconds, FIRST_EXCEPTION)
         finally:
             enough.set()
-    for one in going_on:
-        one.result()
+    errors = [error for one in going_on if (error := one.exception())]
+    for error in errors:
+        log.error("a lane broke off", exc_info=error)
+    return list(map(repr, errors))
 
 
 def drain(system: System, ledger: Ledger) -> None:

@@ -65,7 +65,7 @@ class Lives:
 
 def _commands(folder: Path) -> Iterator[list[Any]]:
     reader = hiredis.Reader()
-    for path in sorted(folder.glob("**/*.incr.aof"), key=lambda path: int(path.name.split(".")[-3])):
+    for path in sorted(path for path in folder.glob("**/*.aof") if ".base." not in path.name):
         with path.open("rb") as file:
             while chunk := file.read(CHUNK):
                 reader.feed(chunk)
@@ -88,12 +88,15 @@ def lost(acknowledged: set[str], lives: Lives, dead: Iterable[str]) -> list[str]
 def untrue(broker: Broker, ledger: Ledger, lives: Lives) -> Iterator[str]:
     """What the queue says wrongly when all tasks have ended."""
     k, counts = broker.keys, broker.counts()
+    redis: Any = broker.redis
     yield from (f"{counts[place]} tasks are {place}" for place in EMPTY if counts[place])
     if counts["completed"] != lives.completed:
         yield f"{counts['completed']} tasks are counted as completed, not {lives.completed}"
-    submitted = int(broker.redis.hget(k.counters, "submitted") or 0)
+    submitted = int(redis.hget(k.counters, "submitted") or 0)
     if submitted != len(lives.results):
         yield f"{submitted} tasks are counted as submitted, not {len(lives.results)}"
+    if left := list(redis.scan_iter(match=f"{k.dependencies}*", count=1000)):
+        yield f"{len(left)} tasks wait for their parents: {left[:SHOWN]}"
     yield from _compared("the dead letter", members(broker, k.dead_letter), lives.ended_as(Status.FAILED))
     yield from _compared("the list of unreadable tasks", members(broker, k.unreadable), ledger.broken)
 

@@ -6,6 +6,7 @@ import signal
 import threading
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 
 import redis
@@ -31,7 +32,7 @@ class Faults:
         enough: ends the faults, those under way too.
 
     Attributes:
-        done: how many there were of each kind.
+        done: the kinds of those that are over.
     """
 
     def __init__(self, system: System, ledger: Ledger, enough: threading.Event) -> None:
@@ -94,23 +95,20 @@ class Faults:
 
     def _keep_redis_busy(self, fault: Fault) -> None:
         """A script of somebody else that does not end by itself."""
-        script = threading.Thread(target=self._refused, args=(lambda: self._system.redis.eval(FOR_EVER, 0),))
+        script = threading.Thread(target=self._hold_redis)
         script.start()
         self._enough.wait(fault.seconds)
 
         def ended() -> bool:
-            self._refused(self._system.redis.script_kill)
+            with suppress(redis.ResponseError):  # it has not begun yet
+                self._system.redis.script_kill()
             return not script.is_alive()
 
         until(ended, "the script has ended")
 
-    def _refused(self, command: Callable[[], object]) -> bool:
-        """Whether Redis refuses this: the script that it is to run was killed, or there is none to kill."""
-        try:
-            command()
-        except redis.ResponseError:
-            return True
-        return False
+    def _hold_redis(self) -> None:
+        with suppress(redis.ResponseError):  # the script is killed
+            self._system.redis.eval(FOR_EVER, 0)
 
     def _fill_redis(self, fault: Fault) -> None:
         client = self._system.redis

@@ -23,7 +23,7 @@ KINDS: list[tuple[int, Callable[[Random], Task]]] = [
     (500, lambda chance: {"type": "noop"}),
     (200, lambda chance: {"type": "sleep", "data": chance.uniform(0, 0.1)}),
     (10, lambda chance: {"type": "sleep", "data": 1.0}),
-    (10, lambda chance: {"type": "sleep", "data": 1.0, "timeout": 0.2, "max_retries": 0}),
+    (5, lambda chance: {"type": "sleep", "data": 3.0, "timeout": 1.0, "max_retries": 0}),
     (40, lambda chance: {"type": "noop", "delay": chance.uniform(0.1, 3)}),
     (100, lambda chance: {"type": "flaky", "data": {"failures": 1}}),
     (15, lambda chance: {"type": "fail", "max_retries": 1}),

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from click.testing import CliRunner
 
 from dtq.config import Settings
+from dtq.connection import connect
 from dtq.queue.broker import Broker
 from dtq.redis_server import RedisServer
 from scripts.soak import audit, plan
-from scripts.soak.__main__ import WORKERS
+from scripts.soak.__main__ import WORKERS, main
 from scripts.soak.ledger import Ledger
 from scripts.soak.proxy import Proxy
 from scripts.soak.system import SERVER
@@ -52,6 +52,13 @@ def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
     assert (soak.returncode, said.splitlines()[1:]) == (1, ["", "Aborted!"])
     assert len(everybody) > WORKERS
     wait_until(lambda: not any(map(alive, everybody)), "all that it started has ended")
+
+
+def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "redis").mkdir()
+    done = CliRunner().invoke(main, ["--keep", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "holds something already" in done.output
 
 
 @pytest.mark.parametrize("lane", plan.LANES)
@@ -126,14 +133,12 @@ def test_the_audit_compares_the_figures(server: RedisServer, broker: Broker) -> 
 
 
 def test_the_proxy_cuts_a_reply_after_redis_has_obeyed(server: RedisServer, broker: Broker) -> None:
-    direct: Any = broker.redis
-    with (
-        Proxy(server.port) as proxy,
-        closing(redis.Redis(port=proxy.port, retry=Retry(NoBackoff(), 0))) as client,
-    ):
+    with Proxy(server.port) as proxy:
+        client: Any = connect(f"redis://127.0.0.1:{proxy.port}/0", broker.settings, retries=0)
         client.incr("number")
         proxy.cut(1)
         with pytest.raises(redis.ConnectionError):
             client.incr("number")
-        assert int(direct.get("number")) == 2
+        assert broker.redis.get("number") == b"2"
         assert client.incr("number") == 3
+        client.close()
