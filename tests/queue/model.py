@@ -63,6 +63,7 @@ class Model:
         self.parked: dict[str, list[str]] = {"high": [], "normal": []}
         self.dead: list[str] = []  # the oldest first
         self.gone: set[tuple[str, str]] = set()  # parent and child; somebody has deleted the child's document
+        self.kept: set[str] = set()  # had such a child: they need not expire, maintenance will delete them
         self.unordered: set[str] = (
             set()
         )  # siblings that became free at once: their order is Redis's to choose
@@ -194,7 +195,9 @@ class Model:
         gone = [task_id for task_id in ids if not self.children_left(task_id)]
         for task_id in gone:
             del self.tasks[task_id]
-        self.gone = {(parent, child) for parent, child in self.gone if parent not in ids}  # it is noticed now
+        noticed = {(parent, child) for parent, child in self.gone if parent in ids}
+        self.gone -= noticed
+        self.kept |= {parent for parent, _ in noticed}
         return len(gone)
 
     def cancel(self, task_id: str) -> str:

@@ -422,7 +422,7 @@ class Queue(RuleBasedStateMachine):
             status(self.broker, child) != "cancelled" for child in hopeless
         ):
             rounds += 1
-            assert rounds <= len(hopeless) + 1
+            assert rounds <= 60 + len(hopeless)  # chance decides which of a child's parents is looked at
             assert maintain(self.broker) == Maintained()
             self._settle()
 
@@ -531,7 +531,8 @@ class Queue(RuleBasedStateMachine):
         needed = {task_id: children for task_id in model.tasks if (children := model.children_left(task_id))}
         links |= {k.dependents + task_id: children for task_id, children in needed.items()}
         assert seen.links == links
-        assert seen.forgettable == set(model.having(*ENDED)) - needed.keys()
+        forgettable = set(model.having(*ENDED)) - needed.keys()
+        assert forgettable - model.kept <= seen.forgettable <= forgettable
 
     # ------------------------------------------------------------ in the end
 
