@@ -115,10 +115,10 @@ if exhausted() then more = 1 end
 -- Where in a place of this length this call's part begins.
 local function part(length) return length > sample and math.floor(clock / interval) * sample % length or 0 end
 
--- Whether an id may stay where it is: not if there is no such task, or nobody can read it, or it has ended.
-local function may_stay(id)
+-- Looks at a task. If there is none, or nobody can read it, its id is let go.
+local function look(id)
   local h = header(id)
-  if h then return not has_ended(h) end
+  if h then return h end
   drop(id, h)
   more = 1
 end
@@ -126,7 +126,8 @@ end
 local function patrol_list(list)
   local start, gone = part(redis.call('LLEN', list)), 0
   for i, id in ipairs(redis.call('LRANGE', list, start, start + sample - 1)) do
-    if not may_stay(id) then
+    local h = look(id)
+    if not h or has_ended(h) then
       redis.call('LSET', list, start + i - 1, '')
       gone = gone + 1
     end
@@ -134,32 +135,27 @@ local function patrol_list(list)
   if gone > 0 then redis.call('LREM', list, 0, '') end
 end
 
-local function members(zset)
+local function patrol_zset(zset)
   local start = part(redis.call('ZCARD', zset))
-  return redis.call('ZRANGE', zset, start, start + sample - 1)
+  for _, member in ipairs(redis.call('ZRANGE', zset, start, start + sample - 1)) do
+    local id = zset == K.parked and parked_id(member) or member
+    local h = look(id)
+    if zset == K.finished then
+      if not h then
+        forget(id)
+        deleted = deleted + 1
+      end
+    elseif not h or has_ended(h) then
+      redis.call('ZREM', zset, member)
+    elseif zset == K.waiting then
+      local parent = redis.call('SRANDMEMBER', K.dependencies .. id)
+      if parent and redis.call('EXISTS', K.task .. parent) == 0 then cancel_child(id, reason(parent)) end
+    end
+  end
 end
 
 for _, list in ipairs({K.pending, K.pending_high, K.dead_letter}) do patrol_list(list) end
-for _, zset in ipairs({K.processing, K.delayed, K.waiting}) do
-  for _, id in ipairs(members(zset)) do
-    if not may_stay(id) then redis.call('ZREM', zset, id) end
-  end
-end
-for _, member in ipairs(members(K.parked)) do
-  if not may_stay(parked_id(member)) then redis.call('ZREM', K.parked, member) end
-end
-for _, id in ipairs(members(K.waiting)) do
-  local parent = redis.call('SRANDMEMBER', K.dependencies .. id)
-  if parent and redis.call('EXISTS', K.task .. parent) == 0 then cancel_child(id, reason(parent)) end
-end
-for _, id in ipairs(members(K.finished)) do
-  local h = header(id)
-  if not h then
-    forget(id)
-    drop(id, h)
-    deleted = deleted + 1
-  end
-end
+for _, zset in ipairs({K.parked, K.processing, K.delayed, K.waiting, K.finished}) do patrol_zset(zset) end
 for _, id in ipairs(redis.call('LRANGE', K.unreadable, 0, sample - 1)) do -- somebody has looked at it and deleted it
   if redis.call('EXISTS', K.task .. id) == 0 then redis.call('LREM', K.unreadable, 0, id) end
 end
