@@ -18,6 +18,7 @@ from scripts.soak.system import RESULT_TTL, System
 from scripts.soak.traffic import Customer
 
 FOR_EVER = "while true do end"
+SAYS_BUSY, SAYS_BUSY_BY_DEFAULT = 300, 5000  # milliseconds of a script after which Redis says that it is busy
 FAN_OUT = (100, 3000)  # children of one parent
 BATCH = 1000  # tasks in one submission, at most
 log = logging.getLogger("soak")
@@ -80,8 +81,6 @@ class Faults:
         until(lambda: supervisor.exit_code("redis") is not None, "Redis is dead")
         self._enough.wait(fault.seconds)
         self._system.server.start()
-        info = self._system.redis.info
-        until(lambda: not info("persistence")["loading"], "Redis has read its data")
 
     def _pause_redis(self, fault: Fault) -> None:
         self._system.supervisor.signal("redis", signal.SIGSTOP)
@@ -94,17 +93,20 @@ class Faults:
         self._system.proxy.cut(0)
 
     def _keep_redis_busy(self, fault: Fault) -> None:
-        """A script of somebody else that does not end by itself."""
+        """A script of somebody else that does not end by itself. Redis says so sooner than by default."""
+        client = self._system.redis
+        client.config_set("lua-time-limit", SAYS_BUSY)
         script = threading.Thread(target=self._hold_redis)
         script.start()
         self._enough.wait(fault.seconds)
 
         def ended() -> bool:
             with suppress(redis.ResponseError):  # it has not begun yet
-                self._system.redis.script_kill()
+                client.script_kill()
             return not script.is_alive()
 
         until(ended, "the script has ended")
+        client.config_set("lua-time-limit", SAYS_BUSY_BY_DEFAULT)
 
     def _hold_redis(self) -> None:
         with suppress(redis.ResponseError):  # the script is killed
