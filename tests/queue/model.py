@@ -63,7 +63,6 @@ class Model:
         self.parked: dict[str, list[str]] = {"high": [], "normal": []}
         self.dead: list[str] = []  # the oldest first
         self.gone: set[tuple[str, str]] = set()  # parent and child; somebody has deleted the child's document
-        self.kept: set[str] = set()  # had such a child: they need not expire, maintenance will delete them
         self.unordered: set[str] = (
             set()
         )  # siblings that became free at once: their order is Redis's to choose
@@ -195,9 +194,7 @@ class Model:
         gone = [task_id for task_id in ids if not self.children_left(task_id)]
         for task_id in gone:
             del self.tasks[task_id]
-        noticed = {(parent, child) for parent, child in self.gone if parent in ids}
-        self.gone -= noticed
-        self.kept |= {parent for parent, _ in noticed}
+        self.gone -= {(parent, child) for parent, child in self.gone if parent in ids}
         return len(gone)
 
     def cancel(self, task_id: str) -> str:

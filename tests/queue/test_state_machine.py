@@ -531,8 +531,7 @@ class Queue(RuleBasedStateMachine):
         needed = {task_id: children for task_id in model.tasks if (children := model.children_left(task_id))}
         links |= {k.dependents + task_id: children for task_id, children in needed.items()}
         assert seen.links == links
-        forgettable = set(model.having(*ENDED)) - needed.keys()
-        assert forgettable - model.kept <= seen.forgettable <= forgettable
+        assert seen.forgettable == set(model.having(*ENDED)) - needed.keys()
 
     # ------------------------------------------------------------ in the end
 
@@ -542,8 +541,7 @@ class Queue(RuleBasedStateMachine):
         while active := self.model.having(*ACTIVE):
             rounds += 1
             assert rounds <= 4 * self.submitted + 4, active
-            for ids in in_parts(self.model.having("processing")):
-                self._lose(ids)
+            self._lose(self.model.having("processing"))
             for ids in in_parts(self.model.having("scheduled", "retrying")):
                 self._come_due(ids)
             assert self.broker.requeue() == self.model.requeue(list(self.model.dead))

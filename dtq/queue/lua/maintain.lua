@@ -51,10 +51,8 @@ local function recover(id)
 end
 
 if redis.call('EXISTS', K.grace) == 0 then
-  local ended = overdue(K.processing, clock)
-  local reversed = {} -- the last one goes to the front first, so that the oldest ends up before the others
-  for i = #ended, 1, -1 do reversed[#reversed + 1] = ended[i] end
-  each(reversed, recover)
+  -- The last one goes to the front first, so that the oldest ends up before the others, in this slice or the next.
+  each(redis.call('ZREVRANGEBYSCORE', K.processing, clock, '-inf', 'LIMIT', 0, S.work), recover)
   if recovered > 0 then count('recovered', recovered) end
 end
 
@@ -75,6 +73,7 @@ each(overdue(K.finished, clock - S.result_ttl), function(id)
       if redis.call('EXISTS', K.task .. child) == 0 then redis.call('ZREM', children, child) end
       spend(1)
     end
+    expire(id)
     return
   end
   forget(id)
@@ -157,7 +156,10 @@ end
 for _, list in ipairs({K.pending, K.pending_high, K.dead_letter}) do patrol_list(list) end
 for _, zset in ipairs({K.parked, K.processing, K.delayed, K.waiting, K.finished}) do patrol_zset(zset) end
 for _, id in ipairs(redis.call('LRANGE', K.unreadable, 0, sample - 1)) do -- somebody has looked at it and deleted it
-  if redis.call('EXISTS', K.task .. id) == 0 then redis.call('LREM', K.unreadable, 0, id) end
+  if redis.call('EXISTS', K.task .. id) == 0 then
+    redis.call('LREM', K.unreadable, 0, id)
+    drop(id)
+  end
 end
 
 redis.call('SET', K.maintained, more == 1 and clock - interval or clock)

@@ -7,6 +7,7 @@ from tests.helpers import wait_until
 from tests.steps import (
     awake,
     bury,
+    children_left,
     claim,
     claim_new,
     complete,
@@ -15,6 +16,7 @@ from tests.steps import (
     fail,
     maintain,
     make_due,
+    make_old,
     places,
     run,
     status,
@@ -183,3 +185,26 @@ def test_no_lease_ends_while_redis_is_back_for_less_than_a_lease(broker: Broker)
     broker.redis.delete(broker.keys.grace)  # a lease later
     assert maintain(broker).recovered == 1
     assert not awake(broker) or status(broker, lost) == "pending"
+
+
+def test_a_result_expires_when_nobody_needs_it_because_the_child_was_deleted(broker: Broker) -> None:
+    parent = submit(broker)
+    run(broker, parent)
+    child = submit(broker, depends_on=[parent])
+    broker.redis.delete(broker.keys.task + child)
+    make_old(broker, parent)
+    maintain(broker)
+    assert children_left(broker, parent) == set()
+    assert broker.redis.ttl(broker.keys.task + parent) > 0
+
+
+def test_children_of_an_unreadable_task_that_is_deleted_are_told_at_once(broker: Broker) -> None:
+    broken, *others = [submit(broker) for _ in range(30)]
+    children = [submit(broker, depends_on=[broken, *others]) for _ in range(3)]
+    broker.redis.set(broker.keys.task + broken, "no JSON")
+    maintain(broker)
+    assert places(broker, broken) == ["unreadable"]
+    broker.redis.delete(broker.keys.task + broken)
+    maintain(broker)
+    maintain(broker)
+    assert [status(broker, child) for child in children] == ["cancelled"] * 3

@@ -10,8 +10,10 @@ from tests.helpers import new_task, wait_until
 from tests.steps import (
     bury,
     children_left,
+    claim,
     claim_one,
     complete,
+    lose,
     maintain,
     places,
     run,
@@ -145,3 +147,14 @@ def test_an_id_used_again_after_its_result_expired_is_a_new_task(make_broker: Ca
     run(broker, "again")
     wait_until(lambda: maintain(broker).deleted == 1, what="its own time is up")
     assert not [key for key in snapshot(broker) if b"again" in key]
+
+
+def test_recovered_tasks_keep_their_order_over_slices(
+    make_broker: Callable[..., Broker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounds, "WORK", 4)
+    broker = make_broker()
+    ids = [submit(broker) for _ in range(10)]
+    assert [task.id for _ in range(3) for task in claim(broker, n=4)] == ids
+    assert lose(broker, *ids).recovered == 10
+    assert [claim(broker)[0].id for _ in ids] == ids
