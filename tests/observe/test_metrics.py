@@ -58,8 +58,8 @@ def finish(
 
 def run_tasks(broker: Broker, seconds: Sequence[float], type: str = "noop", worker: str = "worker-1") -> None:
     """Tasks that took this long, submitted and completed in batches."""
-    for start in range(0, len(seconds), 500):
-        batch = seconds[start : start + 500]
+    for start in range(0, len(seconds), 200):
+        batch = seconds[start : start + 200]
         broker.submit([new_task(type) for _ in batch])
         tasks = claim(broker, worker, len(batch))
         now = time.monotonic()
