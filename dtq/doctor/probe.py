@@ -70,8 +70,9 @@ class Probe:
             (seconds, micros), *answers = pipe.execute()
         found = list(zip(names, answers[::2], answers[1::2], strict=True))
         now = seconds + micros / 1e6
-        alive = [_alive(worker_info.parse(document), left, now) for _, document, left in found if document]
-        return alive, [name for name, document, _ in found if not document]
+        infos = [(name, worker_info.parse(document or b""), left) for name, document, left in found]
+        alive = [_alive(info, left, now) for _, info, left in infos if info]
+        return alive, [name for name, info, _ in infos if not info]
 
     def now(self) -> float:
         """Seconds since the epoch by Redis's clock, which decides on all deadlines."""

@@ -1,31 +1,39 @@
-"""Ends this process at a time, even if no Python code can run: a thread of C does it."""
+"""Ends this process if code holds the interpreter, as `sum(range(10**11))` does: nobody else can."""
 
 import faulthandler
-import time
-
-NEVER = float("inf")
-CLOSE = 1.0  # seconds by which the end may be late or early
+import signal
+import sys
 
 
 class Watchdog:
-    """For code that may hold the interpreter, as `sum(range(10**11))` does: neither signal handlers nor other
-    threads of Python run meanwhile. `faulthandler` writes down where it is and ends the process.
+    """While code holds the interpreter, neither signal handlers nor other threads of Python run. So a signal
+    that no Python code handles ends the process, and `faulthandler` writes down where it was.
+
+    It counts seconds of this process's CPU, not of the clock: a process that was paused gets its chance. Who
+    can still run puts the end off again and again, so that threads which leave the interpreter free may use
+    as many cores as they like.
     """
 
     def __init__(self) -> None:
-        self._ends_at = NEVER  # time.monotonic
+        self._awake = False
+
+    def wake(self) -> None:
+        """From now on, `end_after` has an effect."""
+        faulthandler.register(signal.SIGPROF, file=sys.__stderr__ or sys.stderr, chain=True)
+        self._awake = True
+
+    def sleep(self) -> None:
+        """From now on, `end_after` has none."""
+        self.relax()
+        self._awake = False
+        faulthandler.unregister(signal.SIGPROF)
 
     def end_after(self, seconds: float) -> None:
-        """Ends the process in so many seconds, `CLOSE` earlier or later: to start the thread costs 50 us, so
-        one that will end it at about that time is left as it is.
-        """
-        ends_at = time.monotonic() + seconds
-        if abs(ends_at - self._ends_at) > CLOSE:
-            self._ends_at = ends_at
-            faulthandler.dump_traceback_later(seconds, exit=True)
+        """Ends the process when it has computed for so long from now on."""
+        if self._awake:
+            signal.setitimer(signal.ITIMER_PROF, seconds)
 
     def relax(self) -> None:
         """Lets the process live."""
-        if self._ends_at < NEVER:
-            self._ends_at = NEVER
-            faulthandler.cancel_dump_traceback_later()
+        if self._awake:
+            signal.setitimer(signal.ITIMER_PROF, 0)

@@ -5,6 +5,7 @@ Leases and the dead letter follow Amazon SQS; the wake-up marker follows BullMQ.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from itertools import chain, groupby
 from operator import attrgetter
 from typing import Any, cast
@@ -25,6 +26,7 @@ from dtq.queue.worker_info import WorkerInfo
 
 PARKED_ID = 61  # where the id begins in a member of `Keys.parked`; see shared.lua
 SCAN_LIMIT = 1000  # documents that a filtered listing reads from each structure, at most
+LONG_AGO = datetime.min.replace(tzinfo=UTC)  # for tasks that do not say when they were submitted
 HEADER = 8192  # bytes that nearly always hold a document's header
 ANSWER_TIMEOUT = 1.0  # seconds to wait for Redis while a user waits for an answer: two with one retry
 HEADERS = (LUA / "headers.lua").read_text()
@@ -115,11 +117,11 @@ class Broker:
         life = int(3000 * self.settings.heartbeat)
         pairs = _flat((task.id, task.attempts) for task in held)
         arguments = (worker.id, msgspec.json.encode(worker), life, instead_of, *pairs)
-        accepted, answer = self.scripts.run("heartbeat", *arguments)
+        accepted, *answer = self.scripts.run("heartbeat", *arguments)
         if not accepted:
-            other = worker_info.parse(answer)
-            raise NameTaken(other.id, other.host, other.pid, other.instance)
-        return {task_id.decode() for task_id in answer}
+            host, pid, instance = answer
+            raise NameTaken(worker.id, _text(host), pid, _text(instance))
+        return set(map(_text, answer))
 
     def maintain(self) -> Maintained:
         """Frees due tasks and those of lost workers, deletes old ones. Does nothing if this was just done."""
@@ -164,11 +166,11 @@ class Broker:
         found: list[Stored] = []
         for name in self._places(status):
             found += self._newest(name, status, type, limit)
-        return sorted(found, key=attrgetter("created_at"), reverse=True)[:limit]
+        return sorted(found, key=lambda task: task.created_at or LONG_AGO, reverse=True)[:limit]
 
     def headers(self, task_ids: Iterable[bytes]) -> list[Stored]:
         """The tasks without their payloads, which may be large; unknown ids are left out."""
-        ids = [task_id.decode() for task_id in task_ids]
+        ids = list(map(_text, task_ids))
         documents = self.redis.eval(HEADERS, len(ids), *(self.keys.task + task_id for task_id in ids), HEADER)
         return self._readable(zip(ids, documents, strict=True))
 
@@ -193,9 +195,9 @@ class Broker:
 
     def workers(self) -> list[WorkerInfo]:
         """The live workers as they described themselves at their last heartbeat, ordered by id."""
-        ids = sorted(worker.decode() for worker in self.redis.smembers(self.keys.workers))
+        ids = sorted(map(_text, self.redis.smembers(self.keys.workers)))
         documents = self.redis.mget([self.keys.worker + worker for worker in ids]) if ids else []
-        return [worker_info.parse(document) for document in documents if document]
+        return [worker for document in documents if (worker := worker_info.parse(document or b""))]
 
     def unknown_types(self, types: Iterable[str]) -> list[str]:
         """Those of these types that no live worker knows, in order; none while no worker lives."""
@@ -236,7 +238,7 @@ class Broker:
         read = self.redis.lrange if place in lists else self.redis.zrevrange
         found: list[Stored] = []
         for start in range(0, SCAN_LIMIT, 100):
-            ids = [member.decode() for member in read(place, start, start + 99)]
+            ids = list(map(_text, read(place, start, start + 99)))
             if place == self.keys.parked:
                 ids = [member[PARKED_ID:] for member in ids]
             found += [
@@ -255,11 +257,10 @@ class Broker:
             some = task_ids[at : at + bounds.WORK] if task_ids else self._oldest_dead()
             looked_at, *found = self.scripts.run(transition, *some)
             done, at = done + found, at + looked_at if some else left
-        return [task_id.decode() for task_id in done]
+        return list(map(_text, done))
 
-    def _oldest_dead(self) -> list[str]:
-        ids = self.redis.lrange(self.keys.dead_letter, -bounds.WORK, -1)
-        return [task_id.decode() for task_id in reversed(ids)]
+    def _oldest_dead(self) -> list[bytes]:
+        return self.redis.lrange(self.keys.dead_letter, -bounds.WORK, -1)[::-1]
 
     def _readable(self, named: Iterable[tuple[str, bytes | None]]) -> list[Stored]:
         """Parses the documents of these ids. Those that nobody can read are set aside; None is left out."""
@@ -277,6 +278,11 @@ class Broker:
 def _id(document: bytes) -> str:
     """The id of a task from a document that a script has written: it is the first member."""
     return cast(str, msgspec.json.decode(document[len('{"id":') : document.index(b',"type":')]))
+
+
+def _text(task_id: bytes) -> str:
+    """An id in a place. Somebody may have written it by hand: if it is no text, there is no task of it."""
+    return task_id.decode(errors="replace")
 
 
 def _flat(parts: Iterable[Iterable[Any]]) -> Iterator[Any]:

@@ -3,11 +3,12 @@
 import uuid
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Generic, Literal, TypeVar, cast
+from typing import Annotated, Any, Generic, Literal, TypeVar, cast
 
 import msgspec
 
 Priority = Literal["normal", "high"]
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 J = TypeVar("J")  # how payloads are held: msgspec.Raw (bytes as they came) or Any (Python values)
 
 
@@ -29,8 +30,8 @@ class Attempt(msgspec.Struct, kw_only=True):
 
     attempt: int
     worker: str
-    started_at: datetime
-    ended_at: datetime
+    started_at: Moment
+    ended_at: Moment
     outcome: Literal["failed", "timeout", "worker lost"]
     error: str | None = None
 
@@ -50,10 +51,10 @@ class Task(msgspec.Struct, Generic[J], kw_only=True):
     retry_count: int = 0
     crashes: int = 0
     worker_id: str | None = None
-    created_at: datetime | None = None
-    started_at: datetime | None = None
-    completed_at: datetime | None = None
-    due: datetime | None = None
+    created_at: Moment | None = None
+    started_at: Moment | None = None
+    completed_at: Moment | None = None
+    due: Moment | None = None
     duration: float | None = None
     error: str | None = None
     history: list[Attempt] = []

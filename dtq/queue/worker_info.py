@@ -23,5 +23,9 @@ class WorkerInfo(msgspec.Struct, kw_only=True):
 _decoder = msgspec.json.Decoder(WorkerInfo, strict=False)
 
 
-def parse(document: bytes) -> WorkerInfo:
-    return _decoder.decode(document)
+def parse(document: bytes) -> WorkerInfo | None:
+    """A worker from its JSON; None if it is not readable: somebody has written it by hand."""
+    try:
+        return _decoder.decode(document)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None

@@ -18,7 +18,7 @@ from dtq.processes.watchdog import Watchdog
 
 T = TypeVar("T")
 LAST_WORDS = 1.0  # seconds that a handler gets to end once its time limit has interrupted it
-HOPELESS = 5.0  # seconds after its time limit when a handler must be holding the interpreter itself
+HOPELESS = 2.0  # seconds of CPU after its time limit: then a handler must be holding the interpreter itself
 
 
 class TimeLimit(BaseException):
@@ -57,7 +57,6 @@ class Interrupts:
         self._place = Place.ELSEWHERE
         self._deadline = float("inf")  # when the running handler must be over, time.monotonic
         self._overdue = False
-        self._listening = False
         self.watchdog = Watchdog()
 
     @contextmanager
@@ -68,12 +67,11 @@ class Interrupts:
             actions[signal.SIGHUP] = self._stop
         before = {number: signal.signal(number, action) for number, action in actions.items()}
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # see `Successor`
-        self._listening = True
+        self.watchdog.wake()
         try:
             yield
         finally:
-            self._listening = False
-            self.watchdog.relax()
+            self.watchdog.sleep()
             for number, action in before.items():
                 signal.signal(number, action)
 
@@ -114,7 +112,10 @@ class Interrupts:
         """Whether a handler still runs after its time limit. True only when two calls in a row find it so:
         after a SIGSTOP the alarm may still be on its way.
         """
-        before, self._overdue = self._overdue, time.monotonic() > self._deadline + LAST_WORDS
+        deadline = self._deadline
+        if deadline < float("inf"):  # whoever asks can run, so the handler does not hold the interpreter
+            self.watchdog.end_after(max(deadline - time.monotonic(), 0) + HOPELESS)
+        before, self._overdue = self._overdue, time.monotonic() > deadline + LAST_WORDS
         return before and self._overdue
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
@@ -137,8 +138,7 @@ class Interrupts:
     def _allow(self, seconds: float) -> None:
         self._deadline = time.monotonic() + seconds
         signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6))
-        if self._listening:
-            self.watchdog.end_after(max(seconds, 0) + HOPELESS)
+        self.watchdog.end_after(max(seconds, 0) + HOPELESS)
 
 
 forks.ordinary_children(Interrupts)

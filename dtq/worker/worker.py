@@ -7,6 +7,7 @@ maintains the queue, gives back tasks that cannot start soon, and ends the proce
 import logging
 import os
 import secrets
+import signal
 import socket
 import threading
 import time
@@ -19,7 +20,7 @@ from redis import RedisError
 from dtq import tasks
 from dtq.errors import NameTaken
 from dtq.observe import logs, story, tracing
-from dtq.processes import notes
+from dtq.processes import forks, notes
 from dtq.queue.broker import Broker
 from dtq.queue.maintenance import INTERVAL
 from dtq.queue.reports import Completed, Failed, Outcome, Report
@@ -193,6 +194,8 @@ class Worker:
     def _keep_alive(self) -> None:
         """Lets this process end if the thread does: a worker that does not beat must not claim."""
         try:
+            # A signal goes to any thread that lets it through, but only the main thread can act on it.
+            signal.pthread_sigmask(signal.SIG_BLOCK, forks.HANDLED)
             self._beat_and_maintain()
         except NameTaken as error:
             self.log.error("%s This worker ends.", error)

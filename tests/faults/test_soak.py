@@ -1,4 +1,4 @@
-"""`python -m scripts.soak`, which hits a system with all faults at once: a minute of it, and what it uses."""
+"""`scripts/soak.py`, which hits a system with all faults at once: a minute of it, and what it uses."""
 
 import re
 import signal
@@ -18,18 +18,18 @@ from dtq.config import Settings
 from dtq.connection import connect
 from dtq.queue.broker import Broker
 from dtq.redis_server import RedisServer
-from scripts.soak import audit, plan
-from scripts.soak.__main__ import WORKERS, main
-from scripts.soak.ledger import Ledger
-from scripts.soak.proxy import Proxy
-from scripts.soak.system import SERVER
+from scripts.soaking import audit, plan
+from scripts.soaking.command import WORKERS, main
+from scripts.soaking.ledger import Ledger
+from scripts.soaking.proxy import Proxy
+from scripts.soaking.system import SERVER
 from tests import steps
 from tests.helpers import PATIENCE, ROOT, alive, family, new_task, wait_until
 
 
 @pytest.mark.timeout(300)
 def test_a_minute_of_faults_loses_nothing_and_stores_nothing_twice() -> None:
-    command = [sys.executable, "-m", "scripts.soak", "--minutes", "1"]
+    command = [sys.executable, "scripts/soak.py", "--minutes", "1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     figures = {name: int(number) for name, number in re.findall(r"^  (.+?) +(\d+)$", done.stdout, re.M)}
@@ -40,7 +40,7 @@ def test_a_minute_of_faults_loses_nothing_and_stores_nothing_twice() -> None:
 
 def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
     log = tmp_path / "soak.log"
-    command = [sys.executable, "-m", "scripts.soak", "--minutes", "10", "--log", str(log)]
+    command = [sys.executable, "scripts/soak.py", "--minutes", "10", "--log", str(log)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as soak:
         try:
             wait_until(lambda: log.exists() and "over" in log.read_text(), "there was a fault")

@@ -19,6 +19,7 @@ BROKEN = {
     "random bytes": bytes(range(256)) * 64,
     "invalid UTF-8": b'{"id":"bad","type":"\xff\xfe","status":"pending","data":1}',
     "nothing": b"",
+    "times without a zone": b'{"id":"bad","type":"noop","created_at":"2020-01-01T00:00:00","data":1}',
 }
 CALLS = ("/tasks", "/tasks?type=noop&limit=1000", "/tasks?ids=bad,good", "/dead-letter", "/stats", "/metrics")
 CALLS += ("/health", "/tasks/bad", "/tasks?status=pending", "/tasks?status=failed", "/tasks?status=completed")
@@ -51,6 +52,21 @@ def test_a_document_that_nobody_can_read_harms_no_call(
     assert http.get("/tasks/good").status_code == 200
 
 
+@pytest.mark.parametrize("place", LISTS + ZSETS)
+def test_a_document_of_another_type_harms_no_call(http: FlaskClient, broker: Broker, place: str) -> None:
+    broker.redis.execute_command("RPUSH", broker.keys.task + "bad", 1)
+    put(broker, place, "bad")
+    for path in CALLS:
+        assert http.get(path).status_code in (200, 404), path
+
+
+@pytest.mark.parametrize("place", LISTS + ZSETS)
+def test_an_id_that_is_no_text_harms_no_call(http: FlaskClient, broker: Broker, place: str) -> None:
+    put(broker, place, b"\xff\x00\xfe")
+    for path in CALLS:
+        assert http.get(path).status_code in (200, 404), path
+
+
 def test_tasks_without_what_the_figures_need_harm_no_call(http: FlaskClient, broker: Broker) -> None:
     """Somebody has written them by hand: a dead one without history, a completed one without a worker."""
     for place, status in (("dead_letter", "failed"), ("finished", "completed")):
@@ -59,7 +75,8 @@ def test_tasks_without_what_the_figures_need_harm_no_call(http: FlaskClient, bro
         put(broker, place, status)
     told = http.get("/stats").get_json()
     assert [(group["worker"], group["completed"]) for group in told["by_worker"]] == [("", 1)]
-    assert http.get("/metrics").status_code == 200
+    for path in CALLS:
+        assert http.get(path).status_code in (200, 404), path
 
 
 def test_what_was_set_aside_is_counted(http: FlaskClient, broker: Broker) -> None:

@@ -297,6 +297,24 @@ def test_a_decision_about_all_is_about_all(http: FlaskClient, broker: Broker, me
     assert broker.counts()["dead_letter"] == 0
 
 
+@pytest.mark.parametrize(("method", "path"), [("POST", "/dead-letter/retry"), ("DELETE", "/dead-letter")])
+def test_an_id_that_is_no_text_stops_no_decision(
+    http: FlaskClient, broker: Broker, method: str, path: str
+) -> None:
+    first = bury(broker)
+    broker.redis.execute_command("LPUSH", broker.keys.dead_letter, b"\xff\xfe")
+    dead = [first, bury(broker)]
+    assert http.open(path, method=method).get_json()["task_ids"] == dead
+    assert broker.counts()["dead_letter"] == 0
+
+
+def test_a_worker_whose_name_is_no_text_is_left_out(http: FlaskClient, broker: Broker) -> None:
+    broker.heartbeat(WorkerInfo(id="worker-1", status="idle"))
+    broker.redis.execute_command("SADD", broker.keys.workers, b"\xff\xfe")
+    assert http.get("/workers").get_json()["count"] == 1
+    assert http.get("/health").status_code == 200
+
+
 def test_what_is_not_in_the_dead_letter_is_not_found_there(http: FlaskClient, broker: Broker) -> None:
     dead = bury(broker)
     broker.submit([new_task(id="alive")])

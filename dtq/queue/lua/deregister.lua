@@ -3,8 +3,8 @@
 -- ARGV[2]  -> its instance
 -- Returns  nothing.
 
-local text = redis.call('GET', K.worker .. ARGV[1])
-if text and cjson.decode(text).instance == ARGV[2] then
+local worker = registered(ARGV[1])
+if worker and worker.instance == ARGV[2] then
   redis.call('DEL', K.worker .. ARGV[1])
   redis.call('SREM', K.workers, ARGV[1])
 end

@@ -5,12 +5,12 @@
 
 local SPLIT, headers = ',"data":', {}
 for i, key in ipairs(KEYS) do
-  local text = redis.call('GETRANGE', key, 0, ARGV[1] - 1)
-  local at = string.find(text, SPLIT, 1, true)
-  if not at and text ~= '' then
-    text = redis.call('GET', key)
-    at = string.find(text, SPLIT, 1, true)
-  end
+  local size, text, at = ARGV[1], nil, nil
+  repeat
+    text = redis.pcall('GETRANGE', key, 0, size - 1)
+    if type(text) == 'table' then text = '' end -- an error: the key is no string
+    at, size = string.find(text, SPLIT, 1, true), size * 8
+  until at or #text < size / 8
   headers[i] = at and string.sub(text, 1, at - 1) .. SPLIT .. 'null}' or false
 end
 return headers

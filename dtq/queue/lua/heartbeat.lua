@@ -4,12 +4,13 @@
 -- ARGV[3]  -> milliseconds until the registration expires
 -- ARGV[4]  -> the instance whose name this worker takes over, because its process is dead; or ''
 -- ARGV[..] -> two for each task that it holds: id, attempt
--- Returns  {1, the ids that it no longer owns}; or {0, the registration of another worker that has this name}.
+-- Returns  {1, id…}: those that it no longer owns. {0, host, process id, instance}: another worker has this name.
 
-local worker, lost, clock = ARGV[1], {}, now()
-local info, text = cjson.decode(ARGV[2]), redis.call('GET', K.worker .. worker)
-local old = text and cjson.decode(text)
-if old and old.instance ~= info.instance and old.instance ~= ARGV[4] then return {0, text} end
+local worker, answer, clock = ARGV[1], {1}, now()
+local info, old = cjson.decode(ARGV[2]), registered(worker)
+if old and old.instance ~= info.instance and old.instance ~= ARGV[4] then
+  return {0, old.host, old.pid, old.instance}
+end
 info.started_at = old and old.instance == info.instance and old.started_at or clock
 info.last_heartbeat = clock
 local types = info.types or {}
@@ -22,7 +23,7 @@ for i = 5, #ARGV, 2 do
   if owned(h, worker, ARGV[i + 1]) then
     redis.call('ZADD', K.processing, clock + S.lease, h.id)
   else
-    lost[#lost + 1] = ARGV[i]
+    answer[#answer + 1] = ARGV[i]
   end
 end
-return {1, lost}
+return answer

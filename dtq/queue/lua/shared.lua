@@ -99,6 +99,13 @@ local function write(h, tail)
   return document
 end
 
+-- How the worker of this name describes itself; nil if none is registered, or somebody has written it by hand.
+local function registered(worker)
+  local fine, info = pcall(cjson.decode, redis.pcall('GET', K.worker .. worker) or '')
+  local sound = fine and type(info) == 'table' and type(info.instance) == 'string' and type(info.host) == 'string'
+  if sound and type(info.pid) == 'number' then return info end
+end
+
 ---------------------------------------------------------------------------------------------------- pending
 
 -- One member only: it wakes one idle worker, whose claim wakes the next while work remains.

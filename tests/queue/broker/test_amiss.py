@@ -3,6 +3,7 @@
 import pytest
 
 from dtq.queue.broker import Broker
+from dtq.queue.worker_info import WorkerInfo
 from tests.helpers import wait_until
 from tests.steps import (
     awake,
@@ -208,3 +209,22 @@ def test_children_of_an_unreadable_task_that_is_deleted_are_told_at_once(broker:
     maintain(broker)
     maintain(broker)
     assert [status(broker, child) for child in children] == ["cancelled"] * 3
+
+
+@pytest.mark.parametrize(
+    "document", ["", "no JSON", "[]", "1", '{"id":"ann"}', '{"instance":1,"pid":"x"}', None]
+)
+def test_a_worker_described_by_hand_is_left_out_and_stops_no_other(
+    broker: Broker, document: str | None
+) -> None:
+    key = broker.keys.worker + "ann"
+    broker.redis.sadd(broker.keys.workers, "ann", "bob")
+    if document is None:
+        broker.redis.lpush(key, "of another type")
+    else:
+        broker.redis.set(key, document)
+    assert broker.heartbeat(WorkerInfo(id="bob", status="idle", instance="b")) == set()
+    assert [worker.id for worker in broker.workers()] == ["bob"]
+    broker.deregister("ann", "a")
+    assert broker.heartbeat(WorkerInfo(id="ann", status="idle", instance="a")) == set()
+    assert [worker.id for worker in broker.workers()] == ["ann", "bob"]

@@ -1,6 +1,6 @@
 """Soaks the queue: real processes under random faults, then an audit. Nothing acknowledged may be lost.
 
-    python -m scripts.soak --minutes 10 --seed 7 --log soak.log
+    python scripts/soak.py --minutes 10 --seed 7 --log soak.log
 
 Starts Redis, a gateway and workers of its own and submits tasks. Meanwhile it kills, pauses, fills and breaks
 what the plan of the seed names. Then all faults end, the queue is drained, and the audit says what became of
@@ -19,12 +19,12 @@ import click
 
 from dtq.errors import DtqError
 from dtq.lab.cluster.waiting import until
-from scripts.soak import audit
-from scripts.soak.faults import Faults
-from scripts.soak.ledger import Ledger
-from scripts.soak.plan import LANES
-from scripts.soak.system import System
-from scripts.soak.traffic import Customer
+from scripts.soaking import audit
+from scripts.soaking.faults import Faults
+from scripts.soaking.ledger import Ledger
+from scripts.soaking.plan import LANES
+from scripts.soaking.system import System
+from scripts.soaking.traffic import Customer
 
 WORKERS, CUSTOMERS = 4, 3
 DRAIN = 90.0  # seconds until all tasks must have ended

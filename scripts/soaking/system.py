@@ -14,8 +14,8 @@ from dtq.lab.cluster.waiting import until
 from dtq.processes.program import dtq
 from dtq.queue.broker import Broker
 from dtq.redis_server import RedisServer, free_port
-from scripts.soak.plan import LEASE
-from scripts.soak.proxy import Proxy
+from scripts.soaking.plan import LEASE
+from scripts.soaking.proxy import Proxy
 
 LOOK = 0.05  # seconds between two looks for processes that have ended
 LAST_GRACE = 40.0  # seconds that each process gets at the end

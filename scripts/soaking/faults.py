@@ -12,10 +12,10 @@ from random import Random
 import redis
 
 from dtq.lab.cluster.waiting import until
-from scripts.soak.ledger import Ledger
-from scripts.soak.plan import Fault, faults
-from scripts.soak.system import RESULT_TTL, System
-from scripts.soak.traffic import Customer
+from scripts.soaking.ledger import Ledger
+from scripts.soaking.plan import Fault, faults
+from scripts.soaking.system import RESULT_TTL, System
+from scripts.soaking.traffic import Customer
 
 FOR_EVER = "while true do end"
 SAYS_BUSY, SAYS_BUSY_BY_DEFAULT = 300, 5000  # milliseconds of a script after which Redis says that it is busy

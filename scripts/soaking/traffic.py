@@ -9,7 +9,7 @@ from typing import Any
 
 import requests
 
-from scripts.soak.ledger import Ledger
+from scripts.soaking.ledger import Ledger
 
 GIVE_UP = 20.0  # seconds after which a client tries no more
 ANSWER_TIMEOUT = 10.0  # seconds

@@ -17,7 +17,7 @@ import msgspec
 
 from dtq.queue.broker import Broker
 from dtq.queue.task import Status, parse
-from scripts.soak.ledger import Ledger
+from scripts.soaking.ledger import Ledger
 
 CHUNK = 65536  # bytes of a piece; small, since the reader moves all unread bytes again and again
 SHOWN = 5  # ids in a complaint
