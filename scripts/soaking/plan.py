@@ -24,9 +24,7 @@ LANES: dict[str, dict[str, tuple[int, tuple[float, float]]]] = {
     "processes": {
         "kill worker": (6, (0.0, 0.0)),
         "pause worker": (4, (0.1, 0.8 * LEASE)),
-        # Less than the shortest time limit and `interrupts.HOPELESS` together: a worker that was paused for
-        # that long in a handler believes that the handler holds the interpreter, and ends.
-        "pause worker beyond its lease": (2, (1.5 * LEASE, 2.2 * LEASE)),
+        "pause worker beyond its lease": (2, (1.5 * LEASE, 4 * LEASE)),
         "stop worker": (4, (0.0, 0.0)),
         "kill gateway": (2, (0.0, 0.0)),
         "pause gateway": (2, (0.1, 2 * LEASE)),
