@@ -10,7 +10,8 @@ import redis
 from redis.exceptions import NoScriptError
 
 from dtq.config import Settings
-from dtq.connection import Redis
+from dtq.connection import OLDEST_SERVERS, Redis, Server
+from dtq.errors import NoServerError
 from dtq.queue import bounds
 from dtq.queue.keys import Keys
 
@@ -100,11 +101,13 @@ class Scripts:
     @cached_property
     def _scripts(self) -> dict[str, Script]:
         """The scripts for this server. Each begins with the key names, the settings and the shared part."""
-        modern = int(self._client.info("server")["redis_version"].split(".")[0]) >= 7
+        server = Server.of(self._client.info("server"))
+        if server.too_old:
+            raise NoServerError(f"{server} is too old: dtq works with {OLDEST_SERVERS}, and newer.")
         rules = ", ".join(f"{name}={getattr(self.settings, name)}" for name in SETTINGS_IN_LUA)
         rules += f", work={bounds.WORK}"
         shared = f"{self._keys.lua_table()}local S = {{{rules}}}\n{(LUA / 'shared.lua').read_text()}"
-        heads = {name: _flags(name) if modern else "" for name in TRANSITIONS}
+        heads = {name: _flags(name) if server.finishes_when_full else "" for name in TRANSITIONS}
         texts = {name: head + shared + (LUA / f"{name}.lua").read_text() for name, head in heads.items()}
         return {name: Script(text, _sha1(text)) for name, text in texts.items()}
 

@@ -10,6 +10,8 @@ import pytest
 import redis
 
 from dtq.config import Settings
+from dtq.connection import OLDEST
+from dtq.errors import NoServerError
 from dtq.queue.broker import Broker
 from dtq.queue.worker_info import WorkerInfo
 from dtq.redis_server import RedisServer
@@ -287,3 +289,10 @@ def test_queues_with_different_prefixes_do_not_see_each_other(
     assert (status(ours, task_id), status(theirs, task_id)) == ("pending", "completed")
     assert ours.counts()["completed"] == 0
     theirs.close()
+
+
+def test_a_server_that_is_too_old_is_named(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in OLDEST:
+        monkeypatch.setitem(OLDEST, name, (99, 0))
+    with pytest.raises(NoServerError, match=r"(Valkey|Redis) [\d.]+ is too old: dtq works with Redis 5\.0"):
+        submit(broker)
