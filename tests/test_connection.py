@@ -35,6 +35,7 @@ from tests.steps import (
     fail,
     maintain,
     make_due,
+    make_old,
     run,
     status,
     submit,
@@ -78,6 +79,11 @@ def live(broker: Broker) -> None:
     assert len(broker.tasks()) == 6
     assert [worker.id for worker in broker.workers()] == ["worker-1"]
     broker.deregister("worker-1")
+    make_old(broker, parent, child, dead)
+    assert maintain(broker).deleted == 3
+    broker.redis.delete(broker.keys.task + submit(broker))
+    maintain(broker)
+    assert broker.counts()["pending"] == 0
     assert broker.persistent()
     let_in(broker)
 

@@ -30,11 +30,13 @@ def run(tasks: int, type: str, data: Any, concurrency: int) -> int:
         0, or 1 where some task was not completed.
 
     Raises:
-        DtqError: no worker runs, so the tasks would never end.
+        DtqError: no worker runs that knows the type, so the tasks would never end.
     """
     with Client() as client:
-        if not client.workers():
+        if not (workers := client.workers()):
             raise DtqError("No worker runs, so nothing would be done: start one with `dtq worker`.")
+        if type not in (known := {name for worker in workers for name in worker.types}):
+            raise DtqError(f"No worker knows the type {type!r}: take one of {', '.join(sorted(known))}.")
         began = perf_counter()
         ids = submit(client, [data] * tasks, type, concurrency)
         print(f"submitted   {tasks} tasks of type {type} in {perf_counter() - began:.2f} s", flush=True)

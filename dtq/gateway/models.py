@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from flask import Response, abort, request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
-from pydantic_core import PydanticCustomError
 
 from dtq.queue.bounds import PARENTS
 from dtq.queue.task import Priority, Status, Stored
@@ -20,7 +19,7 @@ from dtq.queue.worker_info import WorkerInfo
 BODY_LIMIT, DEPTH_LIMIT = 2**20, 32  # bytes of a body, levels of a payload
 STRING, NO_BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL), bytes(set(range(256)) - set(b"[]{}"))
 NOSNIFF = {"X-Content-Type-Options": "nosniff"}
-OWN_WORDS = ("missing", "extra_forbidden", "repeated")  # errors whose texts need no value beside them
+OWN_WORDS = ("missing", "extra_forbidden", "value_error")  # errors whose texts need no value beside them
 M = TypeVar("M", bound=BaseModel)
 S = TypeVar("S", "TaskRequest", "BatchRequest")
 
@@ -28,8 +27,7 @@ S = TypeVar("S", "TaskRequest", "BatchRequest")
 def _each_once(parents: list[str]) -> list[str]:
     [(most, times)] = Counter(parents).most_common(1) or [("", 1)]
     if times > 1:
-        sentence = "Each task may be named once, and {name} is named {times} times"
-        raise PydanticCustomError("repeated", sentence, {"name": most, "times": times})
+        raise ValueError(f"Each task may be named once, and {most} is named {times} times")
     return parents
 
 
@@ -168,4 +166,4 @@ def check(model: type[M], values: dict[str, Any], status: int) -> M:
         first = error.errors(include_url=False, include_context=False)[0]
         where, given = ".".join(map(str, first["loc"])), msgspec.json.encode(first["input"]).decode()
         given = "" if first["type"] in OWN_WORDS else f", not {given:.100}"
-        abort(status, f"{where:.100}: {first['msg']}{given}.")
+        abort(status, f"{where:.100}: {first['msg'].removeprefix('Value error, ')}{given}.")

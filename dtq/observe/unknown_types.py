@@ -42,4 +42,5 @@ def waiting(broker: Broker) -> list[str]:
 
 
 def _named(types: Sequence[str]) -> str:
-    return ", ".join(types[:NAMED]) + (" and others" if len(types) > NAMED else "")
+    text = ", ".join(types[:NAMED]) + (" and others" if len(types) > NAMED else "")
+    return "".join(character if character.isprintable() else "?" for character in text)  # for a terminal

@@ -182,12 +182,13 @@ def test_status_shows_health_queues_workers_and_tasks(folder: Path) -> None:
 
 
 def test_names_cannot_steer_the_terminal(folder: Path) -> None:
-    said(folder, "submit", "\x1b[2Jevil", "--delay", "1000")
+    submitted = run(folder, "submit", "\x1b[2Jevil", "--delay", "1000")
+    assert "No live worker knows ?[2Jevil" in submitted.stderr
 
     shown = said(folder, "status")
 
     assert "?[2Jevil" in shown
-    assert "\x1b" not in shown
+    assert "\x1b" not in shown + submitted.stderr
 
 
 def test_status_tells_of_a_system_without_redis(tmp_path: Path) -> None:
@@ -234,11 +235,20 @@ def test_stress_does_a_hundred_by_default_and_five_thousand_if_asked(folder: Pat
 
 
 def test_stress_with_tasks_that_fail_says_so(folder: Path) -> None:
-    done = run(folder, "stress", "--tasks", "3", "--type", "unheard-of")
+    done = run(folder, "stress", "--tasks", "3", "--type", "fail", "--data", '{"permanent": true}')
 
     assert done.returncode == 1
     assert "ended       3 failed\n" in done.stdout
-    assert re.search(r"^error .*unheard-of.* \(3 times\)$", done.stdout, re.MULTILINE)
+    assert re.search(r"^error .*failed for good.* \(3 times\)$", done.stdout, re.MULTILINE)
+
+
+def test_stress_with_a_type_that_no_worker_knows_does_not_wait_for_ever(folder: Path) -> None:
+    done = run(folder, "stress", "--tasks", "3", "--type", "unheard-of")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(
+        r"Error: No worker knows the type 'unheard-of': take one of .*noop.*\.\n", done.stderr
+    )
 
 
 def test_stress_without_workers_does_not_wait_for_ever(tmp_path: Path) -> None:
