@@ -16,7 +16,7 @@ PYTHON = sorted(DTQ.rglob("*.py"))
 LUA = sorted(DTQ.rglob("*.lua"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 LONGEST = 40
-BUDGET = 2100  # lines of what week 3 reads: the folders `queue`, with its Lua scripts, and `worker`
+BUDGET = 2150  # lines of what week 3 reads: the folders `queue`, with its Lua scripts, and `worker`
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef

@@ -23,6 +23,7 @@ class Claimed:
         self._lease = lease
         self._good_until = 0.0
         self._unstarted: deque[Stored] = deque()
+        self._returning: list[Stored] = []
         self._unreported: list[Report] = []
         self.current: Stored | None = None
         self.taken_at = 0.0  # when the batch was claimed, time.monotonic
@@ -59,18 +60,27 @@ class Claimed:
         with self._lock:
             del self._unreported[:n]
 
-    def give_back(self) -> list[Stored]:
-        """Removes and returns the tasks that were not started, in order."""
+    def give_back(self, unstarted: bool = True) -> list[Stored]:
+        """The tasks to give back, in order; with `unstarted`, all that were not started join them. They are
+        held until `given_back`: the broker may not hear of them at once.
+        """
         with self._lock:
-            tasks = list(self._unstarted)
-            self._unstarted.clear()
-            return tasks
+            if unstarted:
+                self._returning += self._unstarted
+                self._unstarted.clear()
+            return list(self._returning)
+
+    def given_back(self) -> None:
+        """Forgets the tasks that were to be given back: the broker has them."""
+        with self._lock:
+            self._returning.clear()
 
     def held(self) -> list[Stored]:
         """All tasks whose leases must be extended."""
         with self._lock:
             current = [self.current] if self.current else []
-            return [report.task for report in self._unreported] + current + list(self._unstarted)
+            reported = [report.task for report in self._unreported]
+            return reported + current + list(self._unstarted) + self._returning
 
     def extended(self, asked_at: float, lost: set[str]) -> None:
         """Extends the leases after a heartbeat sent at `asked_at`. Drops lost tasks that were not started."""

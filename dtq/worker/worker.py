@@ -141,7 +141,7 @@ class Worker:
     def _refill(self) -> int:
         """Sends the reports and claims a new batch. Returns how many tasks are ready to start."""
         n = int(self.settings.prefetch_seconds / max(self._average, 1e-6))
-        self._exchange(min(max(n, 1), self.settings.prefetch_max))
+        self._exchange(min(max(n, 1), self.settings.prefetch_max) if self.types else 0)
         return len(self.claimed)
 
     def _exchange(self, n: int = 0) -> None:
@@ -249,12 +249,12 @@ class Worker:
 
     def _relieve(self) -> None:
         """Gives back the tasks that were not started and sends the reports, if the batch takes too long."""
-        if time.monotonic() - self.claimed.taken_at < 2 * self.settings.prefetch_seconds:
-            return
-        if waiting := self.claimed.give_back():
+        late = time.monotonic() - self.claimed.taken_at >= 2 * self.settings.prefetch_seconds
+        if waiting := self.claimed.give_back(late):
             self.broker.release(self.name, waiting)
+            self.claimed.given_back()
             self.log.info("gave %d tasks back, the one in hand takes long", len(waiting))
-        if self.claimed.reports():
+        if late and self.claimed.reports():
             self._exchange()
 
     def _end_if_stuck(self) -> None:

@@ -102,7 +102,10 @@ def test_only_the_unstarted_are_given_back(hand: Claimed, clock: Clock) -> None:
     hand.end(report_of(hand.start()))
     current = hand.start()
 
-    assert ids(hand.give_back()) == "c d"
+    assert ids(hand.give_back(unstarted=False)) == ""
+    assert ids(hand.give_back()) == ids(hand.give_back()) == "c d"
+    assert {"c", "d"} <= {task.id for task in hand.held()}, "until the broker has them"
+    hand.given_back()
     assert hand.give_back() == []
     assert (len(hand), hand.current, len(hand.reports())) == (0, current, 1)
     hand.end(None)
@@ -190,6 +193,7 @@ def test_two_threads_never_get_the_same_task() -> None:
             assert len({task.id for task in held}) == len(held)
             if len(hand) < 15_000:
                 back += hand.give_back()
+                hand.given_back()
         return back
 
     run: list[Stored] = []

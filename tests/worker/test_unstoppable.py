@@ -16,7 +16,7 @@ from dtq.queue.worker_info import WorkerInfo
 from dtq.redis_server import RedisServer
 from dtq.worker.interrupts import HOPELESS
 from tests.helpers import ended, new_task, wait_until
-from tests.steps import stored, submit
+from tests.steps import status, stored, submit
 from tests.worker.conftest import Gate, Started, shows
 
 StartWorker = Callable[..., Started]
@@ -54,7 +54,7 @@ def test_a_pause_beyond_the_time_limit_costs_the_task_and_not_the_worker(
     for limit in (0.2, 0.2, 0.2, 0.5):
         gate = make_gate()
         task_id = submit(broker, "gate", str(gate.folder), timeout=limit, max_retries=0)
-        wait_until(gate.started)
+        wait_until(lambda gate=gate, task_id=task_id: gate.started() or status(broker, task_id) == "failed")
         worker.signal(signal.SIGSTOP)
         over = time.monotonic() + limit + (HOPELESS + 1 if limit > 0.2 else 0.3)
         wait_until(lambda over=over: time.monotonic() > over, what="its limit is over")

@@ -270,7 +270,7 @@ local function settle(parent)
     else cancel_child(child, reason(parent, h)) end
   end
   redis.call('SREM', K.unsettled, parent)
-  if h == nil then redis.call('DEL', children) end -- there is no result that a child could need
+  if h == nil then redis.call('UNLINK', children) end -- there is no result that a child could need
 end
 
 -- Tells the children of the tasks that this script has ended, and their children, as far as its bound allows.
