@@ -42,5 +42,4 @@ def waiting(broker: Broker) -> list[str]:
 
 
 def _named(types: Sequence[str]) -> str:
-    text = ", ".join(types[:NAMED]) + (" and others" if len(types) > NAMED else "")
-    return "".join(character if character.isprintable() else "?" for character in text)  # for a terminal
+    return ", ".join(types[:NAMED]) + (" and others" if len(types) > NAMED else "")

@@ -183,7 +183,7 @@ def test_status_shows_health_queues_workers_and_tasks(folder: Path) -> None:
 
 def test_names_cannot_steer_the_terminal(folder: Path) -> None:
     submitted = run(folder, "submit", "\x1b[2Jevil", "--delay", "1000")
-    assert "No live worker knows ?[2Jevil" in submitted.stderr
+    assert "No live worker knows \\x1b[2Jevil" in submitted.stderr
 
     shown = said(folder, "status")
 
