@@ -207,7 +207,7 @@ def test_nothing_is_left_after_kill_9_of_the_kernel_in_the_middle_of_a_run(kerne
 
 
 def test_nothing_is_left_after_kill_9_of_the_kernel_while_a_fork_holds_its_pipe(kernel: Kernel) -> None:
-    quiet = "import os, time, warnings\nwarnings.simplefilter('ignore')\n"  # since 3.12 a fork beside threads warns
+    quiet = "import os, time, warnings\nwarnings.simplefilter('ignore')\n"  # 3.12 warns of a fork
     forked = int(kernel.run(f"{quiet}pid = os.fork()\nif not pid:\n    time.sleep(600)\nprint(pid)"))
     os.kill(kernel.manager.provisioner.pid, signal.SIGKILL)
     wait_until(lambda: gone(kernel.pids), what="all is gone")
