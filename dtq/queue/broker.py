@@ -4,6 +4,7 @@ The promise: at-least-once execution, at most one stored result, nothing that `s
 Leases and the dead letter follow Amazon SQS; the wake-up marker follows BullMQ.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import chain, groupby
@@ -144,8 +145,10 @@ class Broker:
         self.scripts.run("deregister", worker_id, instance)
 
     def wait(self, seconds: float) -> None:
-        """Sleeps until there may be work, `seconds` at most. A wake-up is only a hint: claim in any case."""
-        self.once.bzpopmin(self.keys.wake, int(seconds) or seconds)  # Redis 5 takes whole seconds only
+        """Sleeps until there may be work, `seconds` at most, rounded up: Redis 5 takes whole ones only. A
+        wake-up is only a hint: claim in any case.
+        """
+        self.once.bzpopmin(self.keys.wake, math.ceil(seconds))
 
     # ---------------------------------------------------------------- queries
 

@@ -218,7 +218,7 @@ class Queue(RuleBasedStateMachine):
 
     @transition("pending", worker=st.sampled_from(WORKERS), n=st.integers(1, 4))
     def claim(self, worker: str, n: int) -> None:
-        self.broker.wait(0.01)  # takes the marker, as an idle worker does
+        self.broker.redis.zpopmin(self.broker.keys.wake)  # as an idle worker does
         self._exchange(worker, [], n)
 
     @transition("processing", number=numbers, how=outcome)

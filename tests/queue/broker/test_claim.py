@@ -204,8 +204,8 @@ def test_waiting_ends_when_work_comes_and_when_time_is_up(broker: Broker) -> Non
     submit(broker)
     broker.wait(600)  # the marker is there: this returns at once, else the test would take too long
     before = now(broker)
-    broker.wait(0.05)
-    assert now(broker) - before >= 0.04
+    broker.wait(0.05)  # is rounded up
+    assert now(broker) - before >= 0.99
     assert not awake(broker)
 
 
